@@ -1,0 +1,1 @@
+"""Turn footage into training sets."""

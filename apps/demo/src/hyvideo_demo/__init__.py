@@ -1,0 +1,1 @@
+"""The whole way on two CPU cores: footage to a sampled video."""

@@ -1,0 +1,1 @@
+"""Everything: HunyuanVideo you can train, from footage to a video."""

@@ -1,0 +1,13 @@
+"""What hyvideo offers to `hyvideo`: see `hyvideo plugins`."""
+
+from collections.abc import Iterable
+
+from hy_plugins import Component, hookimpl
+
+PLUGIN_API = (1, 0)
+
+
+@hookimpl
+def hy_components() -> Iterable[Component]:
+    """List this package's components; nothing is imported until one is asked for."""
+    return []

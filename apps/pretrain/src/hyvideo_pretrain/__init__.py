@@ -1,0 +1,1 @@
+"""Train hyvideo models from Lightning CLI configs."""

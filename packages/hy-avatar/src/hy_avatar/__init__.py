@@ -1,0 +1,1 @@
+"""Avatar conditions: reference, audio, pose and expression."""

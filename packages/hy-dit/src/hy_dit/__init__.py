@@ -1,0 +1,1 @@
+"""HunyuanVideo's dual-to-single-stream diffusion transformer."""

@@ -1,0 +1,1 @@
+"""Parallelism for training and sampling video models."""

@@ -1,0 +1,1 @@
+"""Prompt rewriting for video models."""

@@ -1,0 +1,1 @@
+"""HunyuanVideo's causal 3D VAE: encode, decode, train."""

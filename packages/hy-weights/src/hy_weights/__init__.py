@@ -1,0 +1,1 @@
+"""Read, write and verify model checkpoints: strict receipts, manifests, atomic publishing."""
