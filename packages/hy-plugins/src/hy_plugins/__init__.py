@@ -1,1 +1,17 @@
 """The contract of the hyvideo family: components, protocols, typed values, conformance kits and the hyvideo command."""
+
+from hy_plugins.components import PLUGIN_API, Component, hookimpl, hookspec, hy_components
+from hy_plugins.errors import HyError, PluginError, UnknownComponent
+from hy_plugins.types import TextTokens
+
+__all__ = [
+    "PLUGIN_API",
+    "Component",
+    "HyError",
+    "PluginError",
+    "TextTokens",
+    "UnknownComponent",
+    "hookimpl",
+    "hookspec",
+    "hy_components",
+]
