@@ -1,4 +1,7 @@
-"""What hy-weights offers to `hyvideo`: see `hyvideo plugins`."""
+"""What hy-weights offers to `hyvideo`: see `hyvideo plugins`.
+
+Only the loader of hy-plugins imports this module: the rest of the package works without hy-plugins.
+"""
 
 from collections.abc import Iterable
 
@@ -10,4 +13,11 @@ PLUGIN_API = (1, 0)
 @hookimpl
 def hy_components() -> Iterable[Component]:
     """List this package's components; nothing is imported until one is asked for."""
-    return []
+    return [
+        Component(
+            kind="command",
+            name="verify",
+            target="hy_weights.command:main",
+            summary="check a model folder against its manifest and say what it is",
+        )
+    ]

@@ -1,0 +1,138 @@
+"""Publishing: a folder appears under its final name whole and at once, or not at all, whenever the writer is killed.
+
+A folder is written beside its place as `.NAME.staging-XXXXXXXX`, synced to disk, and renamed. A folder it replaces is
+first renamed to `.NAME.replaced-XXXXXXXX`: POSIX has no portable call that exchanges two folders, so a writer killed in
+that instant leaves the old one under that name, and the next write puts it back. What other killed writers left is
+removed then too. A living writer holds a lock on its staging folder, which the system drops when it dies.
+"""
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hy_weights.errors import CheckpointError
+from hy_weights.manifest import MANIFEST_FILE, is_published, write_manifest
+
+
+@contextmanager
+def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a folder so that it is published whole or not at all.
+
+    ```python
+    with staged("checkpoint") as inside:
+        (inside / "notes.txt").write_text("...")
+    ```
+    On success the folder gets a manifest, unless the block wrote one, and replaces an older published folder of the
+    same name. On an exception it is removed and the older one stays.
+
+    Args:
+        folder: the final place. Parents are created.
+
+    Yields:
+        An empty folder beside it, to be filled.
+
+    Raises:
+        CheckpointError: the place is taken by something that this package did not publish, or can't be written to.
+    """
+    if os.name != "posix":
+        raise CheckpointError(f"{folder}: publishing needs a POSIX system (Linux, macOS); reading works everywhere")
+    final = Path(os.path.realpath(folder))
+    try:
+        _require_replaceable(final)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _clean_up(final)
+        staging, lock = _create_staging(final)
+    except OSError as error:
+        raise CheckpointError(f"{final}: can't be written ({error})") from error
+    try:
+        yield staging
+        try:
+            if not (staging / MANIFEST_FILE).is_file():
+                write_manifest(staging)
+            _publish(staging, final)
+        except OSError as error:
+            raise CheckpointError(f"{final}: can't be written ({error})") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        os.close(lock)
+
+
+def _require_replaceable(final: Path) -> None:
+    if not final.exists() or (final.is_dir() and (is_published(final) or not any(final.iterdir()))):
+        return
+    what = f"a folder without a {MANIFEST_FILE} of ours" if final.is_dir() else "a file"
+    raise CheckpointError(f"{final}: already there, {what}; it is never overwritten, choose another place or remove it")
+
+
+def _create_staging(final: Path) -> tuple[Path, int]:
+    """Make a locked staging folder; tries again if another writer's clean-up took it before it was locked."""
+    while True:
+        staging = _beside(final, "staging")
+        staging.mkdir()
+        lock = _lock(staging)
+        if lock is not None:
+            return staging, lock
+
+
+def _beside(final: Path, role: str) -> Path:
+    return final.parent / f".{final.name}.{role}-{secrets.token_hex(4)}"
+
+
+def _lock(folder: Path) -> int | None:
+    """Return a descriptor that holds the folder's lock, or None if another process holds it or the folder is gone."""
+    import fcntl  # only POSIX has it, and only writers need it
+
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    if not folder.exists():
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _clean_up(final: Path) -> None:
+    """Put back a folder that a killed writer had moved aside, then remove what killed writers left."""
+    pattern = re.compile(rf"\.{re.escape(final.name)}\.(staging|replaced)-[0-9a-f]{{8}}")
+    for path in [path for path in final.parent.iterdir() if pattern.fullmatch(path.name)]:
+        lock = _lock(path)
+        if lock is None:
+            continue
+        if ".replaced-" in path.name and not final.exists() and is_published(path):
+            path.rename(final)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+
+
+def _publish(staging: Path, final: Path) -> None:
+    for file in staging.rglob("*"):
+        _sync(file)
+    _sync(staging)
+    _require_replaceable(final)
+    replaced = None
+    if is_published(final):
+        replaced = _beside(final, "replaced")
+        final.rename(replaced)
+    staging.rename(final)
+    _sync(final.parent)
+    if replaced is not None:
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
