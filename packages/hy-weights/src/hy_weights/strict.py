@@ -1,4 +1,4 @@
-"""Strict loading: each tensor finds its place and each place its tensor, or nothing is loaded and the error says why."""
+"""Strict loading: each tensor finds its place and each place its tensor, or nothing is loaded and the error says so."""
 
 import os
 from collections.abc import Mapping
