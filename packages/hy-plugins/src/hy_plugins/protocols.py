@@ -7,7 +7,7 @@ D width, S text tokens. Pixels are in [-1, 1].
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     import pathlib
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from hy_plugins.types import ConditionPlan, Contribution, HostSpec, TextTokens, TokenSlice, Verdict
 
-    Prepared: TypeAlias = Mapping[str, Tensor]
+PosteriorT = TypeVar("PosteriorT", bound="Posterior", covariant=True)
+PreparedT = TypeVar("PreparedT", bound="Mapping[str, Tensor]")
 
 
 class Posterior(Protocol):
@@ -43,14 +44,25 @@ class Posterior(Protocol):
 
 
 @runtime_checkable
-class Autoencoder(Protocol):
+class Autoencoder(Protocol[PosteriorT]):
     """Video to latents and back (paper section 4.1)."""
 
-    compression: tuple[int, int, int]
-    latent_channels: int
-    scaling_factor: float
+    @property
+    def compression(self) -> tuple[int, int, int]:
+        """Frames, rows and columns of pixels per latent."""
+        ...
 
-    def encode(self, video_BCTHW: Tensor) -> Posterior:
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent."""
+        ...
+
+    @property
+    def scaling_factor(self) -> float:
+        """What raw latents are multiplied with before the backbone sees them."""
+        ...
+
+    def encode(self, video_BCTHW: Tensor) -> PosteriorT:
         """Pixels in [-1, 1] to raw latents; T is `compression[0] * n + 1`."""
         ...
 
@@ -61,7 +73,7 @@ class Autoencoder(Protocol):
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """Prompts to token states (paper section 4.2)."""
+    """Prompts to token states (paper section 4.3)."""
 
     def encode(self, prompts: Sequence[str]) -> TextTokens:
         """Encode B prompts; the mask is True at real tokens, padding is on the right."""
@@ -70,9 +82,14 @@ class TextEncoder(Protocol):
 
 @runtime_checkable
 class Backbone(Protocol):
-    """The network that predicts the velocity."""
+    """The network that predicts the velocity (paper section 4.2); it is called, as a module is, never by `forward`.
 
-    def __call__(
+    `__call__` is an attribute here as it is in nn.Module: jsonargparse takes a protocol with such a method for a factory.
+    """
+
+    __call__: Callable[..., Tensor]
+
+    def forward(
         self, latent_BCTHW: Tensor, timestep_B: Tensor, text: TextTokens, guidance_B: Tensor | None = None
     ) -> Tensor:
         """Return velocity_BCTHW. `timestep_B` is 0..1000 (1000 is noise), `guidance_B` the scale x 1000."""
@@ -80,7 +97,7 @@ class Backbone(Protocol):
 
 
 @runtime_checkable
-class Condition(Protocol):
+class Condition(Protocol[PreparedT]):
     """Something besides text that steers the video; an nn.Module in practice. The backbone owns every site."""
 
     batch_keys: tuple[str, ...]
@@ -89,20 +106,20 @@ class Condition(Protocol):
         """Where this condition enters. Pure: the same host gives the same plan."""
         ...
 
-    def prepare(self, batch: Mapping[str, Tensor]) -> Prepared:
+    def prepare(self, batch: Mapping[str, Tensor]) -> PreparedT:
         """Run encoders, once per clip, on the batch's `batch_keys`. Each tensor's first axis is B."""
         ...
 
-    def null(self, prepared: Prepared) -> Prepared:
+    def null(self, prepared: PreparedT) -> PreparedT:
         """The dropped condition, same keys, shapes and dtypes: the host mixes the two sample by sample."""
         ...
 
-    def contribute(self, prepared: Prepared, t_B: Tensor) -> Contribution:
+    def contribute(self, prepared: PreparedT, t_B: Tensor) -> Contribution:
         """What enters at this step; `t_B` is 0..1000."""
         ...
 
     def block_delta(
-        self, block_id: int, video_BLD: Tensor, where: TokenSlice, prepared: Prepared
+        self, block_id: int, video_BLD: Tensor, where: TokenSlice, prepared: PreparedT
     ) -> tuple[Tensor, Tensor | None]:
         """Residual delta_BLD after a block of `plan.block_ids`, and query_mask_BL (None: all tokens)."""
         ...
@@ -110,7 +127,7 @@ class Condition(Protocol):
 
 @runtime_checkable
 class Path(Protocol):
-    """How data becomes noise in training (paper section 4.3)."""
+    """How data becomes noise in training (paper section 4.5)."""
 
     def sample(self, latent_BCTHW: Tensor, noise_BCTHW: Tensor, sigma_B: Tensor) -> tuple[Tensor, Tensor]:
         """Return (noisy_BCTHW, target_BCTHW) at `sigma_B` in [0, 1], where 1 is noise."""
@@ -148,7 +165,7 @@ class Captioner(Protocol):
 
 @runtime_checkable
 class Rewriter(Protocol):
-    """A user's prompt to the style of the training captions (paper section 4.5)."""
+    """A user's prompt to the style of the training captions (paper section 4.6)."""
 
     def rewrite(self, prompt: str) -> str:
         """Return the better prompt."""
@@ -181,7 +198,7 @@ class Model(Protocol):
         ...
 
 
-KINDS: dict[str, type] = {
+KINDS: Mapping[str, type] = {
     "condition": Condition,
     "backbone": Backbone,
     "autoencoder": Autoencoder,
