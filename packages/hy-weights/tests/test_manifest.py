@@ -60,17 +60,23 @@ def test_no_manifest_is_not_whole(folder):
         verify(folder)
 
 
-@pytest.mark.parametrize("text", ['{"name": "a web app"}', '{"format": "hyvideo-manifest/1"}', "{", "[]"])
+@pytest.mark.parametrize(
+    "text",
+    ['{"name": "a web app"}', '{"format": "hyvideo-manifest/1"}', '{"format": "other/1", "files": {}}', "{", "[]"],
+)
 def test_a_manifest_of_another_kind_is_refused(folder, text):
     (folder / "manifest.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"manifest\.json"):
         verify(folder)
 
 
-@pytest.mark.parametrize(("name", "entry"), [("../secret", {"size": 1, "sha256": ""}), ("config.json", 3), ("x", {})])
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [("../secret", {"size": 1, "sha256": ""}), ("/secret", {"size": 1, "sha256": ""}), ("config.json", 3), ("x", {})],
+)
 def test_a_damaged_entry_is_refused(folder, name, entry):
     manifest = read_manifest(folder)
     manifest["files"] = {name: entry}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match=r"the entry for .* is damaged"):
         verify(folder)

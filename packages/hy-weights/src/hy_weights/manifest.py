@@ -113,7 +113,8 @@ def is_published(folder: Path) -> bool:
 
 
 def _file_state(folder: Path, name: str, entry: Any) -> FileState:
-    if not isinstance(entry, dict) or not isinstance(entry.get("size"), int) or ".." in PurePosixPath(name).parts:
+    inside = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+    if not inside or not isinstance(entry, dict) or not isinstance(entry.get("size"), int):
         raise CheckpointError(f"{folder / MANIFEST_FILE}: the entry for {name!r} is damaged")
     file, size = folder / name, entry["size"]
     if not file.is_file():
