@@ -1,42 +1,44 @@
 """What a plugin says about itself: one hook that lists components."""
 
-from __future__ import annotations
-
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pluggy
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from hy_plugins.errors import PluginError
 
-GROUP = "hy_plugins"
-"""The entry-point group, and the name of the pluggy project."""
-
-PLUGIN_API = (1, 0)
-"""The contract's version: a plugin needs the same major and at most this minor."""
+GROUP = "hy_plugins"  # the entry-point group, and pluggy's project name
+PLUGIN_API = (1, 0)  # a plugin needs this major and at most this minor
 
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
 
+_PATTERNS = {
+    "kind": re.compile(r"[a-z][a-z0-9_]*"),
+    "name": re.compile(r"[a-z0-9]+(-[a-z0-9]+)*"),
+    "target": re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*"),
+    "summary": re.compile(r"\S.*"),
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """One thing that a plugin offers.
+    """One thing that a plugin offers; a malformed field raises `PluginError`."""
 
-    Attributes:
-        kind: `condition`, `backbone`, `autoencoder` …: see `hy_plugins.protocols.KINDS`; the set is open.
-        name: kebab-case, unique within its kind: what a human types.
-        target: "package.module:attribute", imported only when asked for.
-        summary: one line, for `hyvideo plugins`.
-    """
+    kind: str  # snake_case; an open set, `hy_plugins.protocols.KINDS` says what each must do
+    name: str  # kebab-case, unique within its kind: what a human types
+    target: str  # "package.module:attribute", imported only when asked for
+    summary: str  # one line, for `hyvideo plugins`
 
-    kind: str
-    name: str
-    target: str
-    summary: str
+    def __post_init__(self) -> None:
+        for field, pattern in _PATTERNS.items():
+            value = getattr(self, field)
+            if not isinstance(value, str) or not pattern.fullmatch(value):
+                raise PluginError(f"component {self.kind} {self.name}: {field}={value!r} must match {pattern.pattern}")
 
 
 @hookspec
-def hy_components() -> Iterable[Component]:  # pyright: ignore[reportReturnType] - a specification has no body
-    """List the components of this plugin. Import nothing heavy here: targets are strings."""
+def hy_components() -> Iterable[Component]:
+    """List the plugin's components. Import nothing heavy for it: targets are strings."""
+    return ()

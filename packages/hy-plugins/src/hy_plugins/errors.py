@@ -2,14 +2,14 @@
 
 
 class HyError(Exception):
-    """Base of the family's errors. `hyvideo` prints any exception with an int `exit_code` and exits with it."""
+    """Base of the family's errors; `hyvideo` prints any exception with an int `exit_code` and exits with it."""
 
     exit_code = 2
 
 
 class PluginError(HyError):
-    """A plugin breaks the contract, or one of its components cannot be loaded."""
+    """A plugin breaks the contract, or one of its components cannot be imported."""
 
 
 class UnknownComponent(PluginError):
-    """No component has that kind and name."""
+    """No plugin offers a component of that kind and name."""

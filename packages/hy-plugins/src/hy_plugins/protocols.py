@@ -1,9 +1,10 @@
-"""What each kind of component must do: structural, nothing to inherit.
+"""What each kind of component must do, one class per kind (kind `text_encoder` is `TextEncoder`): nothing to inherit.
 
-A target is called with plain keyword arguments and returns an object that follows its kind's protocol; the target of a
-`command` or a `model` is itself the function. Shapes: B batch, C channels, T H W frames/height/width, L video tokens,
-D width, S text tokens. Pixels are in [-1, 1].
+The target of a component is called with plain keyword arguments and gives an object that follows its kind's protocol;
+the target of a `command` or a `model` is itself that object. Copy the annotations: jsonargparse compares them too.
+Shapes: B batch, C channels, T H W frames/height/width, L video tokens, D width. Pixels are in [-1, 1].
 """
+# ruff: noqa: D102 - a class documents its methods together
 
 from __future__ import annotations
 
@@ -22,194 +23,123 @@ PreparedT = TypeVar("PreparedT", bound="Mapping[str, Tensor]")
 
 
 class Posterior(Protocol):
-    """The distribution of latents that an autoencoder gives."""
+    """The distribution of latents that an autoencoder gives; all are BCTHW."""
 
-    @property
-    def mean(self) -> Tensor:
-        """Mean, BCTHW."""
-        ...
+    mean: Tensor
+    logvar: Tensor
 
-    @property
-    def logvar(self) -> Tensor:
-        """Log of the variance, BCTHW."""
-        ...
-
-    def sample(self, generator: Generator | None = None) -> Tensor:
-        """Draw latents, BCTHW."""
-        ...
-
-    def mode(self) -> Tensor:
-        """The most likely latents, BCTHW."""
-        ...
+    def sample(self, generator: Generator | None = None) -> Tensor: ...
+    def mode(self) -> Tensor: ...
 
 
 @runtime_checkable
 class Autoencoder(Protocol[PosteriorT]):
-    """Video to latents and back (paper section 4.1)."""
+    """Pixels of 1 + n * compression[0] frames to raw, unscaled latents of 1 + n, and back (paper section 4.1)."""
 
-    @property
-    def compression(self) -> tuple[int, int, int]:
-        """Frames, rows and columns of pixels per latent."""
-        ...
+    compression: tuple[int, int, int]  # pixels per latent along T, H, W
+    latent_channels: int
+    scaling_factor: float  # raw latents are multiplied by it for the backbone
 
-    @property
-    def latent_channels(self) -> int:
-        """Channels of the latent."""
-        ...
-
-    @property
-    def scaling_factor(self) -> float:
-        """What raw latents are multiplied with before the backbone sees them."""
-        ...
-
-    def encode(self, video_BCTHW: Tensor) -> PosteriorT:
-        """Pixels in [-1, 1] to raw latents; T is `compression[0] * n + 1`."""
-        ...
-
-    def decode(self, latent_BCTHW: Tensor) -> Tensor:
-        """Raw (unscaled) latents to video_BCTHW."""
-        ...
+    def encode(self, video_BCTHW: Tensor) -> PosteriorT: ...
+    def decode(self, latent_BCTHW: Tensor) -> Tensor: ...
 
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """Prompts to token states (paper section 4.3)."""
+    """Prompts to token states, padded on the right (paper section 4.3)."""
 
-    def encode(self, prompts: Sequence[str]) -> TextTokens:
-        """Encode B prompts; the mask is True at real tokens, padding is on the right."""
-        ...
+    def encode(self, prompts: Sequence[str]) -> TextTokens: ...
 
 
 @runtime_checkable
 class Backbone(Protocol):
-    """The network that predicts the velocity (paper section 4.2); it is called, as a module is, never by `forward`.
+    """The network that predicts velocity_BCTHW (paper section 4.2).
 
-    `__call__` is an attribute here as it is in nn.Module: jsonargparse takes a protocol with such a method for a factory.
+    `timestep_B` is 0..1000 (1000 is noise), `guidance_B` the scale x 1000. Call it, never its `forward`. `__call__` is
+    an attribute, as in nn.Module: jsonargparse would take a protocol with such a method for one of factories.
     """
 
     __call__: Callable[..., Tensor]
 
     def forward(
         self, latent_BCTHW: Tensor, timestep_B: Tensor, text: TextTokens, guidance_B: Tensor | None = None
-    ) -> Tensor:
-        """Return velocity_BCTHW. `timestep_B` is 0..1000 (1000 is noise), `guidance_B` the scale x 1000."""
-        ...
+    ) -> Tensor: ...
 
 
 @runtime_checkable
 class Condition(Protocol[PreparedT]):
-    """Something besides text that steers the video; an nn.Module in practice. The backbone owns every site."""
+    """Something besides text that steers the video, an nn.Module in practice (paper sections 7.2, 7.3).
+
+    `plan` is pure. `prepare` runs encoders, once per clip, on `batch_keys`; its tensors all begin with axis B. `null`
+    keeps their shapes and dtypes: the host mixes dropped and kept samples. `contribute` runs once per step, `t_B` is
+    0..1000. `block_delta` runs after each block of the plan: delta_BLD and query_mask_BL (None: all tokens).
+    """
 
     batch_keys: tuple[str, ...]
 
-    def plan(self, host: HostSpec) -> ConditionPlan:
-        """Where this condition enters. Pure: the same host gives the same plan."""
-        ...
-
-    def prepare(self, batch: Mapping[str, Tensor]) -> PreparedT:
-        """Run encoders, once per clip, on the batch's `batch_keys`. Each tensor's first axis is B."""
-        ...
-
-    def null(self, prepared: PreparedT) -> PreparedT:
-        """The dropped condition, same keys, shapes and dtypes: the host mixes the two sample by sample."""
-        ...
-
-    def contribute(self, prepared: PreparedT, t_B: Tensor) -> Contribution:
-        """What enters at this step; `t_B` is 0..1000."""
-        ...
-
+    def plan(self, host: HostSpec) -> ConditionPlan: ...
+    def prepare(self, batch: Mapping[str, Tensor]) -> PreparedT: ...
+    def null(self, prepared: PreparedT) -> PreparedT: ...
+    def contribute(self, prepared: PreparedT, t_B: Tensor) -> Contribution: ...
     def block_delta(
         self, block_id: int, video_BLD: Tensor, where: TokenSlice, prepared: PreparedT
-    ) -> tuple[Tensor, Tensor | None]:
-        """Residual delta_BLD after a block of `plan.block_ids`, and query_mask_BL (None: all tokens)."""
-        ...
+    ) -> tuple[Tensor, Tensor | None]: ...
 
 
 @runtime_checkable
 class Path(Protocol):
-    """How data becomes noise in training (paper section 4.5)."""
+    """How data becomes noise in training: (noisy_BCTHW, target_BCTHW) at sigma 0..1, 1 is noise (paper section 4.5)."""
 
-    def sample(self, latent_BCTHW: Tensor, noise_BCTHW: Tensor, sigma_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (noisy_BCTHW, target_BCTHW) at `sigma_B` in [0, 1], where 1 is noise."""
-        ...
+    def sample(self, latent_BCTHW: Tensor, noise_BCTHW: Tensor, sigma_B: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 @runtime_checkable
 class Sampler(Protocol):
-    """How noise becomes data."""
+    """How noise becomes data: along `sigmas` (steps + 1 of them, 1 to 0) by `velocity(x_BCTHW, sigma)`."""
 
-    def sample(self, velocity: Callable[[Tensor, Tensor], Tensor], noise_BCTHW: Tensor, sigmas: Tensor) -> Tensor:
-        """Follow `velocity(x_BCTHW, sigma)` along `sigmas` (steps + 1 values, 1 to 0) to latent_BCTHW."""
-        ...
+    def sample(self, velocity: Callable[[Tensor, Tensor], Tensor], noise_BCTHW: Tensor, sigmas: Tensor) -> Tensor: ...
 
 
 @runtime_checkable
 class Filter(Protocol):
-    """A curation rule: pure and picklable."""
+    """A curation rule: pure, picklable, reads only its `reads` of a sample, `frames_THWC` uint8 (paper section 3)."""
 
     reads: tuple[str, ...]
 
-    def keep(self, sample: Mapping[str, Any]) -> Verdict:
-        """Judge a clip from the columns in `reads` (`frames_THWC` is uint8)."""
-        ...
+    def keep(self, sample: Mapping[str, Any]) -> Verdict: ...
 
 
 @runtime_checkable
 class Captioner(Protocol):
-    """A clip to a structured caption."""
+    """A sample to a structured caption, ready for JSON, with at least the key `short` (paper section 3)."""
 
-    def caption(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a JSON-ready mapping; its key `short` is always there. `sample` is as for a filter."""
-        ...
+    def caption(self, sample: Mapping[str, Any]) -> Mapping[str, Any]: ...
 
 
 @runtime_checkable
 class Rewriter(Protocol):
-    """A user's prompt to the style of the training captions (paper section 4.6)."""
+    """A user's prompt to one like the training captions (paper section 4.6)."""
 
-    def rewrite(self, prompt: str) -> str:
-        """Return the better prompt."""
-        ...
+    def rewrite(self, prompt: str) -> str: ...
 
 
 @runtime_checkable
 class ParallelPlan(Protocol):
-    """How a backbone is split over devices: data keyed by module path, where `*` stands for an index."""
+    """How a backbone is split over devices: data keyed by module path, `*` for an index."""
 
-    tensor: Mapping[str, str]
-    blocks: tuple[str, ...]
+    tensor: Mapping[str, str]  # "colwise", "rowwise" or "replicated"
+    blocks: tuple[str, ...]  # the units of sharding, recompute and offload
 
 
 @runtime_checkable
 class Command(Protocol):
-    """`hyvideo <name> …`."""
+    """`hyvideo <name> argv…`; returns the exit code."""
 
-    def __call__(self, argv: Sequence[str]) -> int:
-        """Run with the arguments after the name; return the exit code."""
-        ...
+    def __call__(self, argv: Sequence[str]) -> int: ...
 
 
 @runtime_checkable
 class Model(Protocol):
-    """A bundled checkpoint."""
+    """A bundled checkpoint; returns its folder."""
 
-    def __call__(self) -> pathlib.Path:
-        """Return its folder."""
-        ...
-
-
-KINDS: Mapping[str, type] = {
-    "condition": Condition,
-    "backbone": Backbone,
-    "autoencoder": Autoencoder,
-    "text_encoder": TextEncoder,
-    "path": Path,
-    "sampler": Sampler,
-    "filter": Filter,
-    "captioner": Captioner,
-    "rewriter": Rewriter,
-    "parallel_plan": ParallelPlan,
-    "command": Command,
-    "model": Model,
-}
-"""The kinds known to this version, and the protocol of each."""
+    def __call__(self) -> pathlib.Path: ...

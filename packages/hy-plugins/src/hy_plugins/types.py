@@ -1,12 +1,14 @@
-"""Values that cross package borders. They hold tensors but never import torch.
+"""Values that cross package borders: they hold tensors but never import torch.
 
-Shapes: B batch, C channels, T H W frames/height/width of the latent, S text tokens, D the backbone's width (for
-`TextTokens`, the encoder's), L video tokens, M extra tokens, 3 the rotary coordinates (time, height, width).
+Shapes: B batch, C channels, T H W frames/height/width of the latent, L video tokens, M extra tokens, S text tokens,
+D width (of the text encoder in `TextTokens`, of the backbone elsewhere), 3 rotary coordinates (time, height, width).
+Masks are bool: True where the name says so.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -16,20 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextTokens:
-    """What a text encoder gives: padded token states (paper section 5).
-
-    Attributes:
-        tokens_BSD: last-used hidden states, right-padded.
-        mask_BS: bool, True where the token is real.
-        pooled_BD: one vector per prompt (its own width), or None if the encoder has none.
-    """
+    """What a text encoder gives (paper section 4.3)."""
 
     tokens_BSD: Tensor
-    mask_BS: Tensor
-    pooled_BD: Tensor | None = None
+    mask_BS: Tensor  # True at real tokens; padding is on the right
+    pooled_BD: Tensor | None = None  # one vector per prompt, of its own width
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> TextTokens:
-        """Move to `device`; cast the states, never the mask, to `dtype`. Lightning moves batches with this."""
+        """Move everything, cast all but the mask. Lightning moves a batch's values by this method."""
         pooled_BD = None if self.pooled_BD is None else self.pooled_BD.to(device=device, dtype=dtype)
         return TextTokens(self.tokens_BSD.to(device=device, dtype=dtype), self.mask_BS.to(device=device), pooled_BD)
 
@@ -41,55 +37,24 @@ class HostSpec:
     latent_channels: int
     width: int
     heads: int
-    patch: tuple[int, int, int]
+    patch: tuple[int, int, int]  # latent frames, rows, columns per video token
     double_blocks: int
     single_blocks: int
-    text_width: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConditionPlan:
-    """Where a condition enters, said at build time: no tensors, hashable, stored in the checkpoint.
-
-    Attributes:
-        latent_channels: site 1, how many extra input channels.
-        adds_latent: site 2a, adds to the latent.
-        adds_tokens: site 2b, adds to the patch tokens.
-        extra_tokens: site 3, which stream gets extra tokens; the host drops them at the end.
-        block_ids: site 4, blocks followed by a masked residual; counted over double, then single blocks.
-        adds_time: site 5, adds to the time embedding.
-        sets_token_time: site 6, says which tokens are known and clean.
-        needs_full_sequence: `block_delta` wants all video tokens, not this rank's shard.
-    """
-
-    latent_channels: int = 0
-    adds_latent: bool = False
-    adds_tokens: bool = False
-    extra_tokens: Literal["none", "video", "text"] = "none"
-    block_ids: tuple[int, ...] = ()
-    adds_time: bool = False
-    sets_token_time: bool = False
-    needs_full_sequence: bool = False
+    text_width: int  # of the text encoder's tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ExtraTokens:
-    """Tokens put before the video tokens or after the text tokens.
-
-    Attributes:
-        tokens_BMD: at the backbone's width.
-        positions_BM3: rotary coordinates, for video tokens only.
-        mask_BM: bool, True where the token is real; None means all are.
-    """
+    """Tokens that join the video or the text tokens; the host drops them at the end."""
 
     tokens_BMD: Tensor
-    positions_BM3: Tensor | None = None
-    mask_BM: Tensor | None = None
+    positions_BM3: Tensor | None = None  # where video tokens stand
+    mask_BM: Tensor | None = None  # True at real tokens; None: all are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TokenTime:
-    """Known tokens: they hold `clean_latent_BCTHW` and are modulated as time 0 where `known_mask_BL` is True."""
+    """Known tokens: they hold the clean latent and are modulated as at time 0."""
 
     clean_latent_BCTHW: Tensor
     known_mask_BL: Tensor
@@ -106,6 +71,50 @@ class Contribution:
     time_BD: Tensor | None = None
     token_time: TokenTime | None = None
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors given, those of `extra` and `token_time` among them, by field name."""
+        parts = [part for part in (self, self.extra, self.token_time) if part is not None]
+        values = {field.name: getattr(part, field.name) for part in parts for field in fields(part)}
+        return {name: value for name, value in values.items() if hasattr(value, "shape")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionPlan:
+    """Where a condition enters, said at build time: no tensors, hashable, kept in the checkpoint."""
+
+    latent_channels: int = 0  # site 1: extra input channels
+    adds_latent: bool = False  # site 2a: added to the latent
+    adds_tokens: bool = False  # site 2b: added to the patch tokens
+    extra_tokens: Literal["none", "video", "text"] = "none"  # site 3
+    block_ids: tuple[int, ...] = ()  # site 4: a masked residual after these; double blocks count first, then single
+    adds_time: bool = False  # site 5: added to the time embedding
+    sets_token_time: bool = False  # site 6: known, clean tokens
+    needs_full_sequence: bool = False  # `block_delta` wants all video tokens, not this rank's slice
+
+    def mismatches(self, given: Contribution, host: HostSpec, latent_BCTHW: Tensor) -> list[str]:
+        """Say, site by site, where `given` is not what this plan promised for that latent; empty when it is."""
+        sizes = dict(zip("BCTHW", latent_BCTHW.shape, strict=True)) | {"D": host.width, "3": 3}
+        sizes["L"] = math.prod(sizes[axis] // patch for axis, patch in zip("THW", host.patch, strict=True))
+        sizes["M"] = 0 if given.extra is None else given.extra.tokens_BMD.shape[1]
+        joins, video, known = self.extra_tokens != "none", self.extra_tokens == "video", self.sets_token_time
+        promised = {"channels_BCTHW": self.latent_channels > 0, "latent_BCTHW": self.adds_latent}
+        promised |= {"tokens_BLD": self.adds_tokens, "time_BD": self.adds_time}
+        promised |= {"tokens_BMD": joins, "mask_BM": joins, "positions_BM3": video}
+        promised |= {"clean_latent_BCTHW": known, "known_mask_BL": known}
+        wrong = ["positions_BM3 is missing"] if video and given.extra and given.extra.positions_BM3 is None else []
+        for name, tensor in given.tensors().items():
+            shape = [sizes[axis] for axis in name.rpartition("_")[2]]
+            if name == "channels_BCTHW":
+                shape[1] = self.latent_channels
+            dtype = "torch.bool" if "mask" in name else str(latent_BCTHW.dtype)
+            if not promised[name]:
+                wrong.append(f"{name} is given, but the plan does not promise it")
+            elif list(tensor.shape) != shape:
+                wrong.append(f"{name} has shape {list(tensor.shape)}, not {shape}")
+            elif str(tensor.dtype) != dtype and name != "positions_BM3":
+                wrong.append(f"{name} is {tensor.dtype}, not {dtype}")
+        return wrong
+
 
 @dataclass(frozen=True, slots=True)
 class TokenSlice:
@@ -118,7 +127,7 @@ class TokenSlice:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A filter's answer: keep the clip or not, its score, and the reason that goes to the ledger."""
+    """A filter's answer: keep the clip or not, its score, and the reason that goes into the ledger."""
 
     keep: bool
     score: float
