@@ -34,17 +34,17 @@ class Setup:
 
     Attributes:
         python: interpreter version or path, as ``uv venv --python`` takes it.
-        resolution: ``highest`` installs the versions of uv.lock, ``lowest-direct`` the declared floors.
+        resolution: ``highest``, or ``lowest-direct`` for the floors that the package declares.
         wheels: one wheel for each member that is not to come from the package index.
-        pins: requirement lines that hold third-party versions; empty for ``lowest-direct``.
-        exclude_newer: the workspace's date, which holds what ``pins`` leaves free.
+        pins: requirement lines that hold third-party versions.
+        date: options that hide what the index received after the workspace's date.
     """
 
     python: str
     resolution: str
     wheels: Mapping[str, Path]
     pins: str
-    exclude_newer: str
+    date: Sequence[str]
 
 
 def run(command: Sequence[str | Path], cwd: Path, *, show: bool = False) -> str:
@@ -87,8 +87,8 @@ def install(setup: Setup, room: Path, *requested: str | Path) -> None:
     held = [f"{name} @ {wheel.as_uri()}" for name, wheel in setup.wheels.items()]
     (room / "constraints.txt").write_text("\n".join([*held, setup.pins]), encoding="utf-8")
     command = [UV, "pip", "install", "--quiet", "--python", room / "venv", "--no-sources", "--no-build"]
-    command += ["--constraints", room / "constraints.txt", "--exclude-newer", setup.exclude_newer]
-    run([*command, "--resolution", setup.resolution, *requested], room)
+    command += ["--constraints", room / "constraints.txt", "--resolution", setup.resolution]
+    run([*command, *setup.date, *requested], room)
 
 
 def check_bare(member: Member, setup: Setup, room: Path) -> None:
@@ -130,11 +130,13 @@ def parse(argv: Sequence[str] | None, members: Mapping[str, Member]) -> argparse
         "--resolution",
         choices=["highest", "lowest-direct"],
         default="highest",
-        help="install the versions of uv.lock, or the floors that the package declares (default: %(default)s)",
+        help="install the newest versions that the workspace admits, or the floors that the package declares",
     )
     parser.add_argument("--dist", type=Path, help="take the packages' wheels from here instead of building them")
     parser.add_argument(
-        "--published-siblings", action="store_true", help="take siblings from the package index, as users will"
+        "--from-index",
+        action="store_true",
+        help="install as users will: siblings too from the package index, and everything as of today",
     )
     return parser.parse_args(argv)
 
@@ -142,7 +144,7 @@ def parse(argv: Sequence[str] | None, members: Mapping[str, Member]) -> argparse
 def collect_wheels(options: argparse.Namespace, members: Mapping[str, Member], built: Path) -> dict[str, Path]:
     """The wheels under test, and those of the siblings they need unless these come from the index."""
     wanted = list(options.packages)
-    if not options.published_siblings:
+    if not options.from_index:
         wanted = list(dict.fromkeys(name for package in wanted for name in closure(package, members)))
     given = {} if options.dist is None else {name: options.dist.resolve() for name in options.packages}
     wheels = build([name for name in wanted if name not in given], members, built)
@@ -151,30 +153,39 @@ def collect_wheels(options: argparse.Namespace, members: Mapping[str, Member], b
     return wheels
 
 
+def set_up(options: argparse.Namespace, members: Mapping[str, Member], built: Path) -> Setup:
+    """Build what is needed, and settle which versions the environments get."""
+    root = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return Setup(
+        python=options.python,
+        resolution=options.resolution,
+        wheels=collect_wheels(options, members, built),
+        pins=locked_pins() if options.resolution == "highest" and not options.from_index else "",
+        date=[] if options.from_index else ["--exclude-newer", root["tool"]["uv"]["exclude-newer"]],
+    )
+
+
+def check_package(member: Member, setup: Setup, room: Path) -> None:
+    """Do everything that the opening docstring says, for one package."""
+    started = time.monotonic()
+    print(f"{member.name}: Python {setup.python}, {setup.resolution}")
+    room.mkdir()
+    check_wheel(member, setup.wheels[member.name])
+    check_bare(member, setup, room)
+    run_tests(member, setup, room)
+    shutil.rmtree(room)
+    print(f"  {member.name} stands alone ({time.monotonic() - started:.0f} s)")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Check each package; stop at the first that does not stand alone."""
     members = read_members()
     options = parse(argv, members)
-    root = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory(prefix="hy-isolation-") as folder:
         try:
-            setup = Setup(
-                python=options.python,
-                resolution=options.resolution,
-                wheels=collect_wheels(options, members, Path(folder, "dist")),
-                pins=locked_pins() if options.resolution == "highest" else "",
-                exclude_newer=root["tool"]["uv"]["exclude-newer"],
-            )
+            setup = set_up(options, members, Path(folder, "dist"))
             for name in options.packages:
-                started = time.monotonic()
-                print(f"{name}: Python {setup.python}, {setup.resolution}")
-                room = Path(folder, name)
-                room.mkdir()
-                check_wheel(members[name], setup.wheels[name])
-                check_bare(members[name], setup, room)
-                run_tests(members[name], setup, room)
-                shutil.rmtree(room)
-                print(f"  {name} stands alone ({time.monotonic() - started:.0f} s)")
+                check_package(members[name], setup, Path(folder, name))
         except IsolationError as problem:
             print(f"isolation: {problem}", file=sys.stderr)
             return 1
