@@ -28,6 +28,10 @@ class TruncatedVideo(DataError):
         self.readable = readable
 
 
+class NoSettings(DataError):
+    """The video carries no settings of ours."""
+
+
 class CannotWrite(DataError):
     """The place to write to is missing, forbidden or full."""
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TypedDict
 
 import cv2
+import lightning
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-import lightning
 from hy_data.photos import KenBurns, folder_photographs, split_photographs, wheel_photographs
 from hy_data.world import World
 

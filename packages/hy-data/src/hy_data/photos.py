@@ -141,7 +141,7 @@ class KenBurns:
             np.array([width, height]) - scales[:, None] * (reach_x, reach_y),
         )
         start = rng.uniform(low[0], np.maximum(low[0], high[0]))
-        # Both ends lie inside the photograph, and the set of places that do is convex: so does every frame between them.
+        # Both ends lie inside the photograph, and the places that do form a convex set: so does all between them.
         centres = np.stack([start, np.clip(start + pan, low[1], np.maximum(low[1], high[1]))])
         turns = rng.uniform(-_TURN, _TURN, 2)
         mirrored = rng.random() < 0.5
