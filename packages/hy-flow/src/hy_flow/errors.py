@@ -1,0 +1,7 @@
+"""What hy-flow raises for a value it can't work with."""
+
+from hy_plugins import HyError
+
+
+class FlowError(HyError, ValueError):
+    """A schedule, guidance or training setting is out of its range; the message says which and what the range is."""

@@ -1,0 +1,94 @@
+"""Guidance: how a backbone and prompts become the velocity that a sampler follows.
+
+Shapes: B batch, C channels, T H W frames/height/width of the latent, S text tokens, D width.
+"""
+
+import torch
+from hy_plugins import TextTokens
+from hy_plugins.protocols import Backbone
+from torch import Tensor
+from torch.nn.functional import pad
+
+from hy_flow.errors import FlowError
+from hy_flow.sampling import Velocity
+
+TIMESTEPS = 1000
+"""The backbone's time-step at pure noise; it also takes guidance scales times this (as the released weights do)."""
+
+
+def guided(backbone: Backbone, text: TextTokens, null_text: TextTokens, scale: float) -> Velocity:
+    """Classifier-free guidance: null + scale * (prompt - null), both in one batch.
+
+    A scale of 1 is the prompt's own velocity: the backbone is then called with one branch only.
+
+    Args:
+        backbone: takes the time-step 0..1000.
+        text: of B prompts.
+        null_text: of the empty or negative prompt, B of them or one for all; its length S may differ.
+        scale: 1 and above; 6 is usual.
+
+    Returns:
+        A velocity for B latents.
+
+    Raises:
+        FlowError: the scale is negative, or the numbers of prompts don't agree.
+    """
+    if not scale >= 0:
+        raise FlowError(f"guidance scale is {scale}; it must not be negative (1 is without guidance, 6 is usual)")
+    if scale == 1:
+        return lambda x_BCTHW, sigma: backbone(x_BCTHW, _timestep(x_BCTHW, sigma), text)
+    both = _stack(_repeat(null_text, text.tokens_BSD.shape[0]), text)
+
+    def velocity(x_BCTHW: Tensor, sigma: Tensor) -> Tensor:
+        x2_BCTHW = torch.cat((x_BCTHW, x_BCTHW))
+        null_BCTHW, prompt_BCTHW = backbone(x2_BCTHW, _timestep(x2_BCTHW, sigma), both).chunk(2)
+        return null_BCTHW + scale * (prompt_BCTHW - null_BCTHW)
+
+    return velocity
+
+
+def embedded_guidance(backbone: Backbone, text: TextTokens, scale: float) -> Velocity:
+    """Guidance that a distilled backbone has learned: the scale is an input, one branch is enough (paper section 5.2).
+
+    Args:
+        backbone: takes `guidance_B`, the scale times 1000.
+        text: of B prompts.
+        scale: within the range of its distillation, 1 to 8 in the paper; 6 is usual.
+
+    Raises:
+        FlowError: the scale is negative.
+    """
+    if not scale >= 0:
+        raise FlowError(f"embedded guidance scale is {scale}; it must not be negative (6 is usual)")
+
+    def velocity(x_BCTHW: Tensor, sigma: Tensor) -> Tensor:
+        timestep_B = _timestep(x_BCTHW, sigma)
+        return backbone(x_BCTHW, timestep_B, text, torch.full_like(timestep_B, scale * TIMESTEPS))
+
+    return velocity
+
+
+def _timestep(x_BCTHW: Tensor, sigma: Tensor) -> Tensor:
+    return (sigma * TIMESTEPS).expand(x_BCTHW.shape[0])
+
+
+def _repeat(text: TextTokens, batch: int) -> TextTokens:
+    rows = text.tokens_BSD.shape[0]
+    if rows == batch:
+        return text
+    if rows != 1:
+        raise FlowError(f"{rows} null prompts for {batch} prompts; give one for all or one for each")
+    pooled_BD = None if text.pooled_BD is None else text.pooled_BD.expand(batch, -1)
+    return TextTokens(text.tokens_BSD.expand(batch, -1, -1), text.mask_BS.expand(batch, -1), pooled_BD)
+
+
+def _stack(first: TextTokens, second: TextTokens) -> TextTokens:
+    """Put two sets of prompts in one batch, padded on the right to the longer one's S."""
+    length = max(first.tokens_BSD.shape[1], second.tokens_BSD.shape[1])
+    sets = (first, second)
+    tokens_BSD = torch.cat([pad(text.tokens_BSD, (0, 0, 0, length - text.tokens_BSD.shape[1])) for text in sets])
+    mask_BS = torch.cat([pad(text.mask_BS, (0, length - text.mask_BS.shape[1])) for text in sets])
+    pooled = [text.pooled_BD for text in sets if text.pooled_BD is not None]
+    if len(pooled) == 1:
+        raise FlowError("prompt and null prompt must come from one encoder: only one of them has a pooled vector")
+    return TextTokens(tokens_BSD, mask_BS, torch.cat(pooled) if pooled else None)

@@ -1,0 +1,80 @@
+import pytest
+import torch
+from hy_flow import FlowError, embedded_guidance, guided, sigmas
+from hy_plugins import TextTokens
+
+
+class Recorder:
+    """A backbone whose velocity is the sum of each prompt's real tokens; remembers how it was called."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, latent_BCTHW, timestep_B, text, guidance_B=None):
+        self.calls.append((latent_BCTHW, timestep_B, text, guidance_B))
+        total_B = (text.tokens_BSD * text.mask_BS[..., None]).sum((1, 2)) + text.pooled_BD.sum(1)
+        return total_B.view(-1, 1, 1, 1, 1).expand_as(latent_BCTHW)
+
+
+def prompts(*lengths, fill=1.0, width=2, pooled=True):
+    mask_BS = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    tokens_BSD = torch.full((*mask_BS.shape, width), fill)
+    return TextTokens(tokens_BSD, mask_BS, torch.zeros(len(lengths), 3) if pooled else None)
+
+
+X = torch.randn(2, 4, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+SIGMA = sigmas(4, 1.0)[1]
+
+
+@pytest.mark.parametrize("null", [prompts(1, fill=5.0), prompts(1, 1, fill=5.0), prompts(7, fill=10 / 14)])
+def test_the_prompt_is_pushed_away_from_the_null_in_one_batch(null):
+    backbone = Recorder()
+    velocity = guided(backbone, prompts(1, 3), null, 3.0)(X, SIGMA)
+    # Sums are 2 and 6 for the prompts, 10 for the null one: 10 + 3 * (2 - 10), 10 + 3 * (6 - 10).
+    torch.testing.assert_close(velocity[:, 0, 0, 0, 0], torch.tensor([-14.0, -2.0]))
+    ((latent, timestep, text, guidance),) = backbone.calls
+    assert torch.equal(latent, torch.cat((X, X)))
+    assert torch.equal(timestep, torch.full((4,), 750.0))
+    assert text.mask_BS.sum(1).tolist() == [null.mask_BS[0].sum(), null.mask_BS[-1].sum(), 1, 3]
+    assert text.mask_BS.dtype == torch.bool
+    assert guidance is None
+
+
+def test_scale_1_calls_one_branch():
+    backbone = Recorder()
+    velocity = guided(backbone, prompts(1, 3), prompts(1, fill=5.0), 1.0)(X, SIGMA)
+    assert velocity[:, 0, 0, 0, 0].tolist() == [2, 6]
+    ((latent, timestep, _, _),) = backbone.calls
+    assert latent is X
+    assert timestep.tolist() == [750, 750]
+
+
+def test_scale_0_is_the_null_prompt():
+    assert (guided(Recorder(), prompts(1, 3), prompts(1, fill=5.0), 0.0)(X, SIGMA) == 10).all()
+
+
+def test_pooled_vectors_follow_their_prompts():
+    text = TextTokens(torch.zeros(2, 1, 1), torch.ones(2, 1, dtype=torch.bool), torch.tensor([[1.0], [2.0]]))
+    null = TextTokens(torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool), torch.tensor([[5.0]]))
+    assert guided(Recorder(), text, null, 2.0)(X, SIGMA)[:, 0, 0, 0, 0].tolist() == [-3, -1]
+
+
+def test_a_distilled_backbone_is_told_the_scale():
+    backbone = Recorder()
+    velocity = embedded_guidance(backbone, prompts(1, 3), 6.0)(X, SIGMA)
+    assert velocity[:, 0, 0, 0, 0].tolist() == [2, 6]
+    ((latent, timestep, _, guidance),) = backbone.calls
+    assert latent is X
+    assert timestep.tolist() == [750, 750]
+    assert guidance.tolist() == [6000, 6000]
+
+
+def test_what_does_not_fit_is_said():
+    with pytest.raises(FlowError, match="3 null prompts for 2 prompts"):
+        guided(Recorder(), prompts(1, 3), prompts(1, 1, 1), 2.0)
+    with pytest.raises(FlowError, match="only one of them has a pooled vector"):
+        guided(Recorder(), prompts(1, 3), prompts(1, pooled=False), 2.0)
+    with pytest.raises(FlowError, match=r"guidance scale is -1"):
+        guided(Recorder(), prompts(1, 3), prompts(1), -1.0)
+    with pytest.raises(FlowError, match=r"embedded guidance scale is nan"):
+        embedded_guidance(Recorder(), prompts(1, 3), float("nan"))
