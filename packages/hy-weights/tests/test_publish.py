@@ -82,8 +82,8 @@ def test_what_is_not_ours_is_never_replaced(tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "manifest.json").write_text('{"name": "someone else\'s"}')
-    with pytest.raises(CheckpointError, match="never overwritten"):
-        write(photos, "x")
+    with pytest.raises(CheckpointError, match="never overwritten"), staged(photos):
+        pytest.fail("refused before the work is done, not after")
     (tmp_path / "file").write_text("mine")
     with pytest.raises(CheckpointError, match="a file"):
         write(tmp_path / "file", "x")
@@ -182,11 +182,17 @@ def test_a_living_writer_is_left_alone(tmp_path):
 
 
 def test_only_leftovers_of_this_folder_are_removed(tmp_path):
-    kept = [".model.staging-1234567", ".model.staging-123456789", ".model2.staging-12345678", "model.staging-12345678"]
-    for name in [*kept, ".model.staging-12345678"]:
+    kept = [
+        ".modelx0.staging-12345678",
+        ".model.0.staging-1234567",
+        ".model.0.staging-123456789",
+        ".model.02.staging-12345678",
+        "model.0.staging-12345678",
+    ]
+    for name in [*kept, ".model.0.staging-12345678"]:
         (tmp_path / name).mkdir()
-    write(tmp_path / "model", "one")
-    assert names(tmp_path) == sorted([*kept, "model"])
+    write(tmp_path / "model.0", "one")
+    assert names(tmp_path) == sorted([*kept, "model.0"])
 
 
 def test_contents_reach_the_disk_before_the_name(tmp_path, monkeypatch):
