@@ -79,7 +79,7 @@ def test_it_learns_a_distribution_that_sampling_recovers(toys, toy_batches):
         assert drawn.mean(0).tolist() == pytest.approx(center, abs=0.15)
         assert drawn.std(0).tolist() == pytest.approx((spread, spread), abs=0.12)
         pushed = sample(guided(backbone, text, null, 3.0), noise, sigmas(30, 1.0)).flatten(1)
-        assert (pushed.std(0) < 0.9 * drawn.std(0)).all()
+        assert pushed[:, 0].std() < 0.7 * drawn[:, 0].std(), "guidance narrows along what tells the captions apart"
     with torch.no_grad():
         either = sample(guided(backbone, encoder.encode(["?"] * 2000), null, 1.0), noise, sigmas(30, 1.0)).flatten(1)
     assert (either[:, 0] > 0).float().mean() == pytest.approx(0.5, abs=0.15)
