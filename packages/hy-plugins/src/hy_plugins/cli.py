@@ -31,26 +31,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (`head`, say) has left; Python must not flush into the pipe again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13
-    except KeyboardInterrupt:
-        code, message = 130, "interrupted"
-    except Exception as error:
-        code, message = _exit_code(error), str(error).removeprefix(f"[Errno {getattr(error, 'errno', '')}] ")
+    except (Exception, KeyboardInterrupt) as error:
+        code, message = _judge(error)
         if code is None:
             raise
-        message = f"error: {message or type(error).__name__}"
-    if os.environ.get("HYVIDEO_DEBUG", "0") not in ("", "0"):
-        traceback.print_exc()
-    print(message, file=sys.stderr)
-    return code
-
-
-def _exit_code(error: Exception) -> int | None:
-    """The code of an error that a user can act on. Structural: packages below this one set `exit_code` on their own."""
-    code = getattr(error, "exit_code", None)
-    if isinstance(code, int):
+        if os.environ.get("HYVIDEO_DEBUG", "0") not in ("", "0"):
+            traceback.print_exc()
+        print(message, file=sys.stderr)
         return code
-    of_a_file = isinstance(error, OSError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT))
-    return 2 if of_a_file else None
+
+
+def _judge(error: BaseException) -> tuple[int | None, str]:
+    """Exit code and message of an error that a user can act on; the code of a bug is None."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted"
+    code = getattr(error, "exit_code", None)  # structural: packages below this one set it on errors of their own
+    if isinstance(error, OSError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        code = 2 if code is None else code
+    message = str(error).removeprefix(f"[Errno {getattr(error, 'errno', '')}] ") or type(error).__name__
+    return code if isinstance(code, int) else None, f"error: {message}"
 
 
 def _dispatch(argv: Sequence[str]) -> int:
@@ -59,7 +58,7 @@ def _dispatch(argv: Sequence[str]) -> int:
         commands = [(command.name, command.summary) for command in Plugins().components("command")]
         print(_HELP.format(commands=_columns([("COMMAND", ""), *commands])))
     elif name == "--version":
-        api = ".".join(map(str, PLUGIN_API))
+        api = f"{PLUGIN_API[0]}.{PLUGIN_API[1]}"
         print(f"hyvideo {version('hy-plugins')} (plugin API {api}, Python {platform.python_version()})")
     elif name.startswith("-"):
         raise HyError(f"unknown option '{name}'; see `hyvideo --help`")
@@ -70,14 +69,13 @@ def _dispatch(argv: Sequence[str]) -> int:
 
 def list_plugins(argv: Sequence[str]) -> int:
     """Run `hyvideo plugins`."""
-    argparse.ArgumentParser(
-        "hyvideo plugins", description="List plugins, what they offer and what is wrong."
-    ).parse_args(argv)
+    about = "List the plugins, what they offer and what is wrong with them."
+    argparse.ArgumentParser("hyvideo plugins", description=about).parse_args(argv)
     plugins = Plugins()
     rows = [("PLUGIN", "DISTRIBUTION", "VERSION", "API", "COMPONENT", "SUMMARY")]
     for plugin in plugins.loaded:
         lines = [(f"{component.kind} {component.name}", component.summary) for component in plugin.components]
-        api = ".".join(map(str, plugin.api))
+        api = f"{plugin.api[0]}.{plugin.api[1]}"
         rows.append((plugin.name, plugin.distribution, plugin.version, api, *(lines or [("-", "")])[0]))
         rows += [("", "", "", "", *line) for line in lines[1:]]
     rows += [(p.name, p.distribution, p.version, "-", "broken", one_line(p.error)) for p in plugins.broken]

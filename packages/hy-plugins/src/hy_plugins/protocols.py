@@ -2,6 +2,7 @@
 
 The target of a component is called with plain keyword arguments and gives an object that follows its kind's protocol;
 the target of a `command` or a `model` is itself that object. Copy the annotations: jsonargparse compares them too.
+Where method names alone tell, `isinstance` works.
 Shapes: B batch, C channels, T H W frames/height/width, L video tokens, D width. Pixels are in [-1, 1].
 """
 # ruff: noqa: D102 - a class documents its methods together
@@ -51,7 +52,6 @@ class TextEncoder(Protocol):
     def encode(self, prompts: Sequence[str]) -> TextTokens: ...
 
 
-@runtime_checkable
 class Backbone(Protocol):
     """The network that predicts velocity_BCTHW (paper section 4.2).
 
@@ -86,14 +86,12 @@ class Condition(Protocol[PreparedT]):
     ) -> tuple[Tensor, Tensor | None]: ...
 
 
-@runtime_checkable
 class Path(Protocol):
     """How data becomes noise in training: (noisy_BCTHW, target_BCTHW) at sigma 0..1, 1 is noise (paper section 4.5)."""
 
     def sample(self, latent_BCTHW: Tensor, noise_BCTHW: Tensor, sigma_B: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
-@runtime_checkable
 class Sampler(Protocol):
     """How noise becomes data: along `sigmas` (steps + 1 of them, 1 to 0) by `velocity(x_BCTHW, sigma)`."""
 
@@ -123,7 +121,6 @@ class Rewriter(Protocol):
     def rewrite(self, prompt: str) -> str: ...
 
 
-@runtime_checkable
 class ParallelPlan(Protocol):
     """How a backbone is split over devices: data keyed by module path, `*` for an index."""
 
@@ -131,14 +128,12 @@ class ParallelPlan(Protocol):
     blocks: tuple[str, ...]  # the units of sharding, recompute and offload
 
 
-@runtime_checkable
 class Command(Protocol):
     """`hyvideo <name> argv…`; returns the exit code."""
 
     def __call__(self, argv: Sequence[str]) -> int: ...
 
 
-@runtime_checkable
 class Model(Protocol):
     """A bundled checkpoint; returns its folder."""
 

@@ -16,44 +16,39 @@ from hy_plugins import components as specification
 from hy_plugins.components import GROUP, PLUGIN_API, Component
 from hy_plugins.errors import PluginError, UnknownComponent
 
-_UNPACKAGED = {"distribution": "unpackaged", "version": "-"}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
-    """A plugin that works, and where it comes from."""
+    """A plugin: where it comes from and what it offers."""
 
     name: str
     distribution: str
     version: str
-    api: tuple[int, int]
-    components: tuple[Component, ...]
+    api: tuple[int, int] = PLUGIN_API
+    components: tuple[Component, ...] = ()
 
     def __str__(self) -> str:
         return f"plugin '{self.name}' ({self.distribution} {self.version})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BrokenPlugin:
-    """A plugin that does not, and why."""
+class BrokenPlugin(Plugin):
+    """A plugin that cannot be used, and why."""
 
-    name: str
-    distribution: str
-    version: str
     error: BaseException
 
     def __str__(self) -> str:
-        return f"plugin '{self.name}' ({self.distribution} {self.version}) is broken: {one_line(self.error)}"
+        return f"{Plugin.__str__(self)} is broken: {one_line(self.error)}"
 
 
 class Plugins:
-    """The plugins of this environment. There is no global: make one where it is needed.
+    """The plugins of this environment: `loaded`, `broken` (each reported once on stderr) and `disabled` (their names).
+
+    There is no global: make one where it is needed.
 
     Args:
         discover: load the entry points of group `hy_plugins`, but those that `HY_PLUGINS_DISABLE=a,b` (or `*`) names.
         strict: raise at the first broken plugin instead of collecting it; None asks `HY_PLUGINS_STRICT`.
-
-    `loaded` and `broken` hold the plugins; each broken one is also reported once on stderr. `disabled` holds names.
     """
 
     def __init__(self, *, discover: bool = True, strict: bool | None = None) -> None:
@@ -72,11 +67,11 @@ class Plugins:
             if disabled & {"*", point.name}:
                 self.disabled.append(point.name)
                 continue
-            origin = {"distribution": point.dist.name, "version": point.dist.version} if point.dist else _UNPACKAGED
+            distribution, version = (point.dist.name, point.dist.version) if point.dist else ("unpackaged", "-")
             try:
-                self.register(point.load(), name=point.name, **origin)
+                self.register(point.load(), name=point.name, distribution=distribution, version=version)
             except (Exception, SystemExit) as error:
-                broken = BrokenPlugin(name=point.name, error=error, **origin)
+                broken = BrokenPlugin(name=point.name, distribution=distribution, version=version, error=error)
                 if strict:
                     raise PluginError(str(broken)) from error
                 self.broken.append(broken)
@@ -86,7 +81,7 @@ class Plugins:
         """Add `plugin`, a module with `PLUGIN_API` and `hy_components`: wholly, or it raises and nothing is added."""
         if twin := next((other for other in self.loaded if other.name == name), None):
             raise PluginError(f"the name '{name}' is taken by {twin}")
-        api = getattr(plugin, "PLUGIN_API", None)
+        api: Any = getattr(plugin, "PLUGIN_API", None)
         if api not in (accepted := [(PLUGIN_API[0], minor) for minor in range(PLUGIN_API[1] + 1)]):
             raise PluginError(f"PLUGIN_API is {api!r}; this hy-plugins takes {accepted[0]} to {accepted[-1]}")
         try:
@@ -109,10 +104,9 @@ class Plugins:
         for component in answers[0]:
             if not isinstance(component, Component):
                 raise PluginError(f"hy_components gave {component!r}, which is no Component")
-            key = component.kind, component.name
-            if key in taken:
-                raise PluginError(f"{component.kind} '{component.name}' is offered already by {taken[key]}")
-            taken[key] = "itself"
+            if twin := taken.get((component.kind, component.name)):
+                raise PluginError(f"{component.kind} '{component.name}' is offered already by {twin}")
+            taken[component.kind, component.name] = "itself"
             listed.append(component)
         return tuple(listed)
 
@@ -141,7 +135,7 @@ class Plugins:
         for plugin in self.loaded:
             for component in plugin.components:
                 if (component.kind, component.name) == (kind, name):
-                    return _imported(plugin, component)
+                    return _imported(component, plugin)
         errors = [broken.error for broken in self.broken]
         cause = errors[0] if len(errors) == 1 else BaseExceptionGroup("broken plugins", errors) if errors else None
         raise UnknownComponent(self._unknown(kind, name)) from cause
@@ -156,12 +150,12 @@ class Plugins:
         return "\n".join(lines)
 
 
-def _imported(plugin: Plugin, component: Component) -> Any:
+def _imported(component: Component, plugin: Plugin) -> Any:
     module, _, attribute = component.target.partition(":")
     try:
         return attrgetter(attribute)(importlib.import_module(module))
     except Exception as error:
-        what = f"{component.kind} '{component.name}' of {plugin}: cannot import '{component.target}'"
+        what = f"{component.kind} '{component.name}' of {plugin} cannot be imported from '{component.target}'"
         raise PluginError(f"{what}: {one_line(error)}") from error
 
 
