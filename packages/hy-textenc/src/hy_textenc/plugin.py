@@ -10,4 +10,11 @@ PLUGIN_API = (1, 0)
 @hookimpl
 def hy_components() -> Iterable[Component]:
     """List this package's components; nothing is imported until one is asked for."""
-    return []
+    return [
+        Component(
+            kind="text_encoder",
+            name="tiny",
+            target="hy_textenc.tiny:TinyTextEncoder",
+            summary="a small trainable transformer over hashed words; any language, no download",
+        )
+    ]
