@@ -51,6 +51,13 @@ def test_readme_and_changelog_begin_with_their_subject(member):
 
 
 @EACH
+def test_readme_says_so_where_only_the_skeleton_stands(member):
+    held = {path.name for path in member.source.iterdir()} - {"__init__.py", "plugin.py", "py.typed", "__pycache__"}
+    bare = not held and member.name != "hyvideo"  # which brings the others, and so holds nothing of its own
+    assert ("holds only its skeleton" in (member.folder / "README.md").read_text(encoding="utf-8")) == bare
+
+
+@EACH
 def test_lists_its_components_through_the_entry_point(member):
     registered = content(member)["project"]["entry-points"]["hy_plugins"]
     assert list(registered.values()) == [f"{member.module}.plugin"]

@@ -178,18 +178,23 @@ def check_package(member: Member, setup: Setup, room: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check each package; stop at the first that does not stand alone."""
+    """Check each package, also after one has failed."""
     members = read_members()
     options = parse(argv, members)
+    failed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="hy-isolation-") as folder:
         try:
             setup = set_up(options, members, Path(folder, "dist"))
-            for name in options.packages:
-                check_package(members[name], setup, Path(folder, name))
         except IsolationError as problem:
             print(f"isolation: {problem}", file=sys.stderr)
             return 1
-    return 0
+        for name in options.packages:
+            try:
+                check_package(members[name], setup, Path(folder, name))
+            except IsolationError as problem:
+                print(f"  {name} does not stand alone: {problem}", file=sys.stderr)
+                failed.append(name)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
