@@ -7,6 +7,7 @@ import ast
 import sys
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
+from typing import TypeGuard
 
 import pytest
 from members import Member, read_members, required_name
@@ -17,7 +18,7 @@ EACH = pytest.mark.parametrize("member", MEMBERS.values(), ids=list(MEMBERS))
 DISTRIBUTIONS = dict(packages_distributions()) | {member.module: [member.name] for member in MEMBERS.values()}
 
 
-def is_type_checking(node: ast.AST) -> bool:
+def is_type_checking(node: ast.AST) -> TypeGuard[ast.If]:
     return isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
 
 
@@ -28,14 +29,16 @@ def imports(node: ast.AST) -> Iterator[str]:
             yield from (alias.name for alias in child.names)
         elif isinstance(child, ast.ImportFrom) and child.level == 0:
             yield from (f"{child.module}.{alias.name}" for alias in child.names)
-        elif not is_type_checking(child):
+        elif is_type_checking(child):
+            yield from imports(ast.Module(body=child.orelse, type_ignores=[]))
+        else:
             yield from imports(child)
 
 
 def eager_imports(tree: ast.Module) -> Iterator[str]:
-    """The modules that importing the file imports for certain: not those inside a function or a ``try``."""
+    """The modules that importing the file imports for certain: not those in a function, an ``if`` or a ``try``."""
     for statement in tree.body:
-        if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.Try):
+        if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.If | ast.Try):
             yield from imports(ast.Module(body=[statement], type_ignores=[]))
 
 
@@ -125,10 +128,11 @@ def test_apps_contain_no_tensor_maths(member):
 def test_the_rules_see_what_they_should():
     code = (
         "import torch.nn as nn\nfrom torch import distributed\nif TYPE_CHECKING:\n    import av\n"
+        "elif found:\n    import numpy\n"
         "def f():\n    import cv2\ntry:\n    import flash_attn\nexcept ImportError:\n    pass\n"
     )
     tree = ast.parse(code)
-    assert list(imports(tree)) == ["torch.nn", "torch.distributed", "cv2", "flash_attn"]
+    assert list(imports(tree)) == ["torch.nn", "torch.distributed", "numpy", "cv2", "flash_attn"]
     assert list(eager_imports(tree)) == ["torch.nn", "torch.distributed"]
     assert uses("torch.distributed", tree)
     assert uses("torch.nn", ast.parse("import torch\nprint(torch.nn.functional.pad)"))
