@@ -5,6 +5,7 @@ from hy_weights.manifest import FileState, file_states, read_manifest, verify, w
 from hy_weights.publish import staged
 from hy_weights.reading import read_config, read_config_as, read_tensors
 from hy_weights.strict import load_strict
+from hy_weights.unallocated import unallocated
 from hy_weights.writing import write_model
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "read_manifest",
     "read_tensors",
     "staged",
+    "unallocated",
     "verify",
     "write_manifest",
     "write_model",
