@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from hy_plugins import TextTokens
-from hy_weights import load_strict, read_config_as, read_tensors
+from hy_weights import load_strict, read_config_as, read_tensors, unallocated
 from torch import Tensor, nn
 
 from hy_textenc.errors import TextEncoderError
@@ -148,7 +148,7 @@ def load_text_encoder(
 
     Args:
         path: a folder with `config.json` and `model.safetensors`.
-        dtype: of the weights; float32 if not given.
+        dtype: of the weights; without it the stored one.
         device: where to put them.
 
     Returns:
@@ -157,6 +157,7 @@ def load_text_encoder(
     Raises:
         hy_weights.CheckpointError: a file is missing, damaged, or doesn't fit; names file and key.
     """
-    encoder = TinyTextEncoder(read_config_as(path, TinyTextConfig)).to(dtype=dtype)
+    with unallocated():
+        encoder = TinyTextEncoder(read_config_as(path, TinyTextConfig))
     load_strict(encoder, read_tensors(path), source=path)
-    return encoder.to(device=device).eval()
+    return encoder.to(device=device, dtype=dtype).eval()
