@@ -1,6 +1,7 @@
 """The scripts in tools/ and the workflows that call them."""
 
 import datetime
+import os
 import re
 import subprocess
 import sys
@@ -163,6 +164,34 @@ def test_an_unclean_wheel_is_refused(member, tmp_path, files, message):
 def test_a_failing_command_shows_what_it_printed(tmp_path):
     with pytest.raises(isolation.IsolationError, match=r"(?s)exit code 3.*broken pipe dream"):
         isolation.run([sys.executable, "-c", "print('broken pipe dream'); raise SystemExit(3)"], tmp_path)
+
+
+def run_ci_with(fake_uv: str, folder):
+    """Run .ci/run with a stand-in for uv, so that nothing is installed and only its order and exit code are tried."""
+    (folder / "uv").write_text(f"#!/bin/sh\n{fake_uv}\n")
+    (folder / "uv").chmod(0o755)
+    path = f"{folder}:{os.environ['PATH']}"
+    command = ["bash", ".ci/run"]
+    return subprocess.run(command, cwd=ROOT, env={"PATH": path}, capture_output=True, text=True, check=False)
+
+
+def test_ci_ends_in_the_readmes_test_command(tmp_path):
+    done = run_ci_with('echo "called: uv $*"', tmp_path)
+    assert done.returncode == 0
+    assert re.findall(r"^called: (.*)$", done.stdout, re.MULTILINE)[-1] == "uv run pytest"
+    assert "everything passed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "failing",
+    ["sync", "pip check", "ruff format", "ruff check", "pyright", "lint-imports", "tools/isolation.py", "run pytest"],
+)
+def test_ci_stops_at_the_first_failing_step(tmp_path, failing):
+    done = run_ci_with(f'echo "called: uv $*"; case "$*" in *"{failing}"*) exit 3;; esac', tmp_path)
+    assert done.returncode == 3
+    assert failing in re.findall(r"^called: (.*)$", done.stdout, re.MULTILINE)[-1]
+    assert "FAILED" in done.stderr
+    assert "everything passed" not in done.stdout
 
 
 def steps(workflow: dict) -> list[dict]:
