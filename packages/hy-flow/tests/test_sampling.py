@@ -1,6 +1,12 @@
 import pytest
 import torch
 from hy_flow import Euler, sample, sigmas
+from hy_plugins.testing import SamplerContract
+
+
+class TestEulerKeepsTheContract(SamplerContract):
+    def make(self):
+        return Euler()
 
 
 def noise(dtype=torch.float32):
@@ -45,6 +51,8 @@ def test_the_latent_stays_in_float32_whatever_the_network_uses():
 
     assert sample(velocity, noise(torch.float16), sigmas(2, 1.0)).dtype == torch.float32
     assert seen == [(torch.float32, torch.float32)] * 2
+    rounded = sample(lambda x, _: torch.ones_like(x, dtype=torch.bfloat16), noise(), sigmas(9, 7.0))
+    torch.testing.assert_close(rounded, noise() - 1, rtol=0, atol=1e-6)
     assert sample(velocity, noise(torch.float64), sigmas(2, 1.0)).dtype == torch.float64
 
 
