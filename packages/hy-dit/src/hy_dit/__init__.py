@@ -1,1 +1,30 @@
-"""HunyuanVideo's dual-to-single-stream diffusion transformer."""
+"""HunyuanVideo's dual-to-single-stream diffusion transformer.
+
+The names below are imported when first used: listing this package's plugin must not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hy_dit.config import DiTConfig
+    from hy_dit.errors import DiTConfigError, DiTInputError
+    from hy_dit.load import load_dit
+    from hy_dit.model import DiT
+
+__all__ = ["DiT", "DiTConfig", "DiTConfigError", "DiTInputError", "load_dit"]
+
+_HOME = {
+    "DiT": "hy_dit.model",
+    "DiTConfig": "hy_dit.config",
+    "DiTConfigError": "hy_dit.errors",
+    "DiTInputError": "hy_dit.errors",
+    "load_dit": "hy_dit.load",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its module on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -10,4 +10,11 @@ PLUGIN_API = (1, 0)
 @hookimpl
 def hy_components() -> Iterable[Component]:
     """List this package's components; nothing is imported until one is asked for."""
-    return []
+    return [
+        Component(
+            kind="backbone",
+            name="hunyuan-video-dit",
+            target="hy_dit.model:DiT",
+            summary="HunyuanVideo's dual-to-single-stream transformer; build it from a DiTConfig.",
+        )
+    ]

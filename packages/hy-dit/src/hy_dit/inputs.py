@@ -1,0 +1,93 @@
+"""What a transformer is given: checked against its configuration, and freed of the text's padding.
+
+Shapes: B batch, C channels, T H W latent frames/height/width, S text tokens, D the text encoder's width.
+"""
+
+import torch
+from hy_plugins.types import TextTokens
+from torch import Tensor
+
+from hy_dit.config import DiTConfig
+from hy_dit.errors import DiTInputError
+
+
+def check_inputs(
+    config: DiTConfig, latent_BCTHW: Tensor, timestep_B: Tensor, text: TextTokens, guidance_B: Tensor | None
+) -> None:
+    """Refuse inputs that do not fit the model.
+
+    Raises:
+        DiTInputError: names the input, what it is, and what it should be.
+    """
+    _check_latent(config, latent_BCTHW)
+    batch = latent_BCTHW.shape[0]
+    _check_numbers("timestep_B", timestep_B, batch)
+    _check_text(config, text, batch)
+    if config.guidance_embed and guidance_B is None:
+        raise DiTInputError("guidance_B is missing; this model is guidance-distilled, give the scale x 1000 per sample")
+    if not config.guidance_embed and guidance_B is not None:
+        raise DiTInputError("guidance_B was given, but this model has no guidance embedding; leave it out")
+    if guidance_B is not None:
+        _check_numbers("guidance_B", guidance_B, batch)
+
+
+def _check_latent(config: DiTConfig, latent_BCTHW: Tensor) -> None:
+    shape = tuple(latent_BCTHW.shape)
+    if len(shape) != 5:
+        raise DiTInputError(f"the latent must be [B, C, T, H, W], found shape {list(shape)}")
+    if shape[1] != config.in_channels:
+        raise DiTInputError(f"the latent has {shape[1]} channels; this model takes {config.in_channels}")
+    for axis, size, step in zip(("frames", "height", "width"), shape[2:], config.patch, strict=True):
+        if size == 0 or size % step:
+            raise DiTInputError(f"the latent's {axis} is {size}; it must be a multiple of the patch's {step}")
+
+
+def _check_numbers(name: str, value_B: Tensor, batch: int) -> None:
+    if tuple(value_B.shape) != (batch,):
+        raise DiTInputError(f"{name} must hold one number per sample, shape [{batch}], found {list(value_B.shape)}")
+
+
+def _check_text(config: DiTConfig, text: TextTokens, batch: int) -> None:
+    shape = tuple(text.tokens_BSD.shape)
+    if len(shape) != 3 or shape[0] != batch or shape[1] == 0:
+        raise DiTInputError(f"text.tokens_BSD must be [{batch}, S >= 1, D], found shape {list(shape)}")
+    if shape[2] != config.text_width:
+        raise DiTInputError(f"text.tokens_BSD has width {shape[2]}; this model reads {config.text_width}")
+    if tuple(text.mask_BS.shape) != shape[:2] or text.mask_BS.dtype != torch.bool:
+        found = f"{text.mask_BS.dtype} of shape {list(text.mask_BS.shape)}"
+        raise DiTInputError(f"text.mask_BS must be bool of shape {list(shape[:2])}, found {found}")
+    if text.pooled_BD is None:
+        raise DiTInputError(
+            f"text.pooled_BD is missing; this model needs one vector of {config.pooled_width} per prompt"
+        )
+    if tuple(text.pooled_BD.shape) != (batch, config.pooled_width):
+        found = list(text.pooled_BD.shape)
+        raise DiTInputError(f"text.pooled_BD must have shape [{batch}, {config.pooled_width}], found {found}")
+
+
+def without_padding(text: TextTokens) -> tuple[Tensor, Tensor | None]:
+    """Cut off the columns that are padding in every row, and clear the padding that is left.
+
+    The lengths are read on the host: one synchronisation per call.
+
+    Args:
+        text: checked by `check_inputs`.
+
+    Returns:
+        tokens_BSD, zero at padding, and mask_BS, or None where no padding is left and no mask is needed. One column
+        stays even if every text is empty.
+
+    Raises:
+        DiTInputError: a row has padding before a real token.
+    """
+    mask_BS = text.mask_BS
+    lengths = mask_BS.sum(dim=1)
+    gaps = (mask_BS[:, 1:] & ~mask_BS[:, :-1]).sum()
+    longest, shortest, gap_count = torch.stack([lengths.max(), lengths.min(), gaps]).tolist()
+    if gap_count:
+        raise DiTInputError("text.mask_BS has padding before a real token; pad on the right")
+    columns = max(longest, 1)
+    tokens_BSD, mask_BS = text.tokens_BSD[:, :columns], mask_BS[:, :columns]
+    if shortest == columns:
+        return tokens_BSD, None
+    return tokens_BSD.masked_fill(~mask_BS.unsqueeze(-1), 0.0), mask_BS

@@ -1,0 +1,96 @@
+"""Loading a transformer: our own folder, or one safetensors file with the released key names."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from hy_weights import CheckpointError, load_strict, read_config_as, read_tensors
+from torch import Tensor
+
+from hy_dit.config import DiTConfig
+from hy_dit.errors import DiTConfigError
+from hy_dit.model import DiT
+
+_ROPE_AXES = {128: (16, 56, 56)}
+"""How a head's channels are shared between the axes, by their number. Weights don't tell."""
+
+_ROPE_THETA = 256.0
+"""The released base of the rotary wavelengths. Weights don't tell this either."""
+
+
+def load_dit(path: str | os.PathLike[str], dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> DiT:
+    """Load a transformer, strictly: every weight of the file has a place, and every place a weight.
+
+    Args:
+        path: a folder with `config.json` and `model.safetensors`, or a `.safetensors` file whose keys are the released
+            ones. Of a file alone, the sizes are read off the weights.
+        dtype: of the weights; None keeps the dtype they are stored in (the patch projection's, if they differ).
+        device: where the model goes.
+
+    Raises:
+        CheckpointError: the file or folder can't be read, isn't a HunyuanVideo transformer, or doesn't fit its config.
+    """
+    path = Path(path)
+    tensors = read_tensors(path)
+    config = read_config_as(path, DiTConfig) if path.is_dir() else _infer_config(tensors, path)
+    with torch.device("meta"):
+        dit = DiT(config)
+    load_strict(dit, tensors, source=path)
+    return dit.to(device=device, dtype=dtype or dit.img_in.proj.weight.dtype)
+
+
+def _infer_config(tensors: Mapping[str, Tensor], file: Path) -> DiTConfig:
+    """Read the sizes off the shapes of released weights."""
+    width, in_channels, *patch = _shape(tensors, "img_in.proj.weight", 5, file)
+    text_width = _shape(tensors, "txt_in.input_embedder.weight", 2, file)[1]
+    pooled_width = _shape(tensors, "vector_in.in_layer.weight", 2, file)[1]
+    out_rows = _shape(tensors, "final_layer.linear.weight", 2, file)[0]
+    double_blocks, single_blocks = _count(tensors, "double_blocks"), _count(tensors, "single_blocks")
+    if double_blocks:
+        (head_width,) = _shape(tensors, "double_blocks.0.img_attn_q_norm.weight", 1, file)
+        mlp_width = _shape(tensors, "double_blocks.0.img_mlp.fc1.weight", 2, file)[0]
+    else:
+        (head_width,) = _shape(tensors, "single_blocks.0.q_norm.weight", 1, file)
+        mlp_width = _shape(tensors, "single_blocks.0.linear1.weight", 2, file)[0] - 3 * width
+    if head_width not in _ROPE_AXES:
+        raise CheckpointError(
+            f"{file}: weights with {head_width} channels per head don't tell how these are shared between time, height "
+            f"and width; give a folder whose config.json has rope_axes"
+        )
+    try:
+        return DiTConfig(
+            in_channels=in_channels,
+            out_channels=out_rows // (patch[0] * patch[1] * patch[2]),
+            width=width,
+            heads=width // head_width,
+            mlp_ratio=mlp_width / width,
+            double_blocks=double_blocks,
+            single_blocks=single_blocks,
+            rope_axes=_ROPE_AXES[head_width],
+            rope_theta=_ROPE_THETA,
+            patch=(patch[0], patch[1], patch[2]),
+            text_width=text_width,
+            pooled_width=pooled_width,
+            guidance_embed="guidance_in.mlp.0.weight" in tensors,
+        )
+    except DiTConfigError as error:
+        raise CheckpointError(f"{file}: the weights' shapes contradict each other ({error})") from error
+
+
+def _shape(tensors: Mapping[str, Tensor], key: str, rank: int, file: Path) -> list[int]:
+    """Shape of one weight that every HunyuanVideo transformer has."""
+    found = f"of shape {list(tensors[key].shape)}" if key in tensors else "missing"
+    if key not in tensors or tensors[key].ndim != rank:
+        raise CheckpointError(
+            f"{file}: not a HunyuanVideo transformer with the released key names: {key} is {found}, "
+            f"expected a tensor of rank {rank}"
+        )
+    return list(tensors[key].shape)
+
+
+def _count(keys: Iterable[str], stack: str) -> int:
+    """How many blocks a stack has: one more than the largest index in `<stack>.<index>.`."""
+    matches = (re.match(rf"{stack}\.(\d+)\.", key) for key in keys)
+    return 1 + max((int(match[1]) for match in matches if match), default=-1)

@@ -1,0 +1,26 @@
+import subprocess
+import sys
+
+import hy_dit
+import pytest
+from hy_dit import DiT, DiTConfig
+from hy_plugins import Plugins
+
+
+def test_the_transformer_is_offered_as_a_backbone():
+    plugins = Plugins(discover=False)
+    plugins.register(__import__("hy_dit.plugin").plugin, name="dit")
+    assert plugins.names("backbone") == ["hunyuan-video-dit"]
+    assert plugins.load("backbone", "hunyuan-video-dit") is DiT
+
+
+def test_listing_components_imports_no_torch():
+    code = "import sys, hy_dit.plugin; list(hy_dit.plugin.hy_components()); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_public_names_are_there_and_others_are_not():
+    assert all(getattr(hy_dit, name).__name__ == name for name in hy_dit.__all__)
+    assert hy_dit.DiTConfig is DiTConfig
+    with pytest.raises(AttributeError, match="no attribute 'Dit'"):
+        _ = hy_dit.Dit
