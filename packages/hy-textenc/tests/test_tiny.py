@@ -4,6 +4,7 @@ from dataclasses import asdict
 import pytest
 import torch
 from hy_plugins import TextTokens
+from hy_plugins.testing import TextEncoderContract
 from hy_textenc import TextEncoderError, TinyTextConfig, TinyTextEncoder, load_text_encoder
 from hy_weights import CheckpointError, write_model
 
@@ -15,6 +16,11 @@ PROMPTS = ["a red circle", "", "猫!", "a red circle moves left"]
 def encoder():
     torch.manual_seed(0)
     return TinyTextEncoder(SMALL)
+
+
+class TestTheTinyEncoderKeepsTheContract(TextEncoderContract):
+    def make(self):
+        return TinyTextEncoder(SMALL)
 
 
 def check_equal(actual, expected):
