@@ -3,7 +3,6 @@
 import argparse
 import errno
 import os
-import platform
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from hy_plugins.registry import Plugins, one_line
 
 _HELP = """usage: hyvideo COMMAND [ARGUMENT ...]
 
+commands:
 {commands}
 
 `hyvideo COMMAND --help` explains a command; `hyvideo --version` prints the versions.
@@ -45,9 +45,8 @@ def _judge(error: BaseException) -> tuple[int | None, str]:
     """Exit code and message of an error that a user can act on; the code of a bug is None."""
     if isinstance(error, KeyboardInterrupt):
         return 130, "interrupted"
-    code = getattr(error, "exit_code", None)  # structural: packages below this one set it on errors of their own
-    if isinstance(error, OSError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)):
-        code = 2 if code is None else code
+    of_a_file = isinstance(error, OSError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT))
+    code = getattr(error, "exit_code", 2 if of_a_file else None)  # structural: not every package can import HyError
     message = str(error).removeprefix(f"[Errno {getattr(error, 'errno', '')}] ") or type(error).__name__
     return code if isinstance(code, int) else None, f"error: {message}"
 
@@ -55,11 +54,11 @@ def _judge(error: BaseException) -> tuple[int | None, str]:
 def _dispatch(argv: Sequence[str]) -> int:
     name, *rest = argv or ["--help"]
     if name in ("-h", "--help"):
-        commands = [(command.name, command.summary) for command in Plugins().components("command")]
-        print(_HELP.format(commands=_columns([("COMMAND", ""), *commands])))
+        commands = [(f"  {command.name}", command.summary) for command in Plugins().components("command")]
+        print(_HELP.format(commands=_columns(commands or [("  none: no plugin offers one",)])))
     elif name == "--version":
-        api = f"{PLUGIN_API[0]}.{PLUGIN_API[1]}"
-        print(f"hyvideo {version('hy-plugins')} (plugin API {api}, Python {platform.python_version()})")
+        versions = version("hy-plugins"), *PLUGIN_API, sys.version.split()[0]
+        print("hyvideo {} (plugin API {}.{}, Python {})".format(*versions))
     elif name.startswith("-"):
         raise HyError(f"unknown option '{name}'; see `hyvideo --help`")
     else:
@@ -75,8 +74,8 @@ def list_plugins(argv: Sequence[str]) -> int:
     rows = [("PLUGIN", "DISTRIBUTION", "VERSION", "API", "COMPONENT", "SUMMARY")]
     for plugin in plugins.loaded:
         lines = [(f"{component.kind} {component.name}", component.summary) for component in plugin.components]
-        api = f"{plugin.api[0]}.{plugin.api[1]}"
-        rows.append((plugin.name, plugin.distribution, plugin.version, api, *(lines or [("-", "")])[0]))
+        origin = (plugin.name, plugin.distribution, plugin.version, "{}.{}".format(*plugin.api))
+        rows.append((*origin, *(lines or [("-", "")])[0]))
         rows += [("", "", "", "", *line) for line in lines[1:]]
     rows += [(p.name, p.distribution, p.version, "-", "broken", one_line(p.error)) for p in plugins.broken]
     rows += [(name, "-", "-", "-", "disabled", "by HY_PLUGINS_DISABLE") for name in plugins.disabled]

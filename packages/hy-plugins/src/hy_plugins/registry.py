@@ -1,9 +1,7 @@
 """Finding plugins, one at a time: a broken one is reported by name and leaves the rest working."""
 
-import difflib
 import functools
 import importlib
-import importlib.metadata
 import os
 import sys
 from dataclasses import dataclass
@@ -15,6 +13,8 @@ import pluggy
 from hy_plugins import components as specification
 from hy_plugins.components import GROUP, PLUGIN_API, Component
 from hy_plugins.errors import PluginError, UnknownComponent
+
+_print_once = functools.cache(print)  # a command makes its own `Plugins` after the dispatcher did
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +61,12 @@ class Plugins:
             self._discover(os.environ.get("HY_PLUGINS_STRICT", "0") not in ("", "0") if strict is None else strict)
 
     def _discover(self, strict: bool) -> None:
+        from importlib.metadata import entry_points  # here, since it costs as much as all our other imports
+
         disabled = {name.strip() for name in os.environ.get("HY_PLUGINS_DISABLE", "").split(",")}
-        points = importlib.metadata.entry_points(group=GROUP)
-        for point in sorted(points, key=lambda point: (point.name, point.dist.name if point.dist else "")):
+        for point in sorted(
+            entry_points(group=GROUP), key=lambda point: (point.name, point.dist.name if point.dist else "")
+        ):
             if disabled & {"*", point.name}:
                 self.disabled.append(point.name)
                 continue
@@ -75,7 +78,7 @@ class Plugins:
                 if strict:
                     raise PluginError(str(broken)) from error
                 self.broken.append(broken)
-                _report_once(str(broken))
+                _print_once(f"hyvideo: {broken}", file=sys.stderr)
 
     def register(self, plugin: object, *, name: str, distribution: str = "unpackaged", version: str = "-") -> None:
         """Add `plugin`, a module with `PLUGIN_API` and `hy_components`: wholly, or it raises and nothing is added."""
@@ -141,13 +144,14 @@ class Plugins:
         raise UnknownComponent(self._unknown(kind, name)) from cause
 
     def _unknown(self, kind: str, name: str) -> str:
+        import difflib
+
         known = self.names(kind)
         nearest = difflib.get_close_matches(name, known, n=1)
-        lines = [f"no {kind} '{name}'" + (f"; did you mean '{nearest[0]}'?" if nearest else "")]
-        lines.append(f"  known: {', '.join(known) or 'none'}")
-        lines += [f"  {broken}" for broken in self.broken]
-        lines += [f"  plugin '{plugin}' is switched off by HY_PLUGINS_DISABLE" for plugin in self.disabled]
-        return "\n".join(lines)
+        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+        lines = [f"no {kind} '{name}'{hint}", f"known: {', '.join(known) or 'none'}", *map(str, self.broken)]
+        lines += [f"plugin '{plugin}' is switched off by HY_PLUGINS_DISABLE" for plugin in self.disabled]
+        return "\n  ".join(lines)
 
 
 def _imported(component: Component, plugin: Plugin) -> Any:
@@ -162,9 +166,3 @@ def _imported(component: Component, plugin: Plugin) -> Any:
 def one_line(error: BaseException) -> str:
     """The error's type and message without line breaks."""
     return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-@functools.cache
-def _report_once(line: str) -> None:
-    """An app makes its own `Plugins` after the dispatcher did: say it once."""
-    print(f"hyvideo: {line}", file=sys.stderr)
