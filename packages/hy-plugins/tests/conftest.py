@@ -20,6 +20,7 @@ class Site:
     def __init__(self, folder: Path):
         folder.mkdir()
         self.folder = folder
+        self.installed = list(sys.path)
         self.path = [str(folder), *(entry for entry in sys.path if not [*Path(entry or ".").glob("*.dist-info")])]
 
     def add(self, distribution: str, entry_points: dict[str, str], version: str = "1.0", **modules: str) -> None:

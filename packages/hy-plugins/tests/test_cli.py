@@ -1,7 +1,6 @@
 """`hyvideo` as a person meets it: what it prints, where, and its exit code."""
 
 import sys
-import time
 
 import pytest
 from hy_plugins.cli import main
@@ -163,23 +162,26 @@ def test_strict_stops_every_command(commands, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("error: plugin 'bad' (hy-bad 1.0) is broken")
 
 
+HELP = """
+import time
+main(["--help"])
+print(sorted({"torch", "pytest", "numpy", "hy_plugins.testing"} & set(sys.modules)), time.process_time())
+"""
+
+
 def test_help_is_quick_and_imports_no_torch(site):
-    heavy = "import torch\ndef main(argv):\n    return 0"
     for number in range(20):
-        site.plugin(f"app{number}", f"command app{number} heavy{number}:main", **{f"heavy{number}": heavy})
-    code = "main()\nprint(sorted({'torch', 'pytest', 'numpy', 'hy_plugins.testing'} & set(sys.modules)))"
-    seconds = [timed_help(site, code) for _ in range(5)]
+        target = {f"heavy{number}": "import torch\ndef main(argv):\n    return 0"}
+        site.plugin(f"app{number}", f"command app{number} heavy{number}:main", **target)
+    seconds = []
+    while min(seconds, default=1) >= 0.3 and len(seconds) < 5:  # a busy machine takes longer, and counts in part
+        done = site.run(code=HELP)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.count("a summary") == 20
+        modules, measured = done.stdout.splitlines()[-1].split()
+        assert modules == "[]"
+        seconds.append(float(measured))
     assert min(seconds) < 0.3
-
-
-def timed_help(site, code):
-    start = time.perf_counter()
-    done = site.run("--help", code=code)
-    seconds = time.perf_counter() - start
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("a summary") == 20
-    assert done.stdout.endswith("[]\n")
-    return seconds
 
 
 def test_a_reader_that_leaves_is_no_error(site):
