@@ -3,7 +3,7 @@
 It measures how well generated clips follow their captions. Always score the same clips against shuffled captions too:
 that is the level of chance. What is not one object of the world on a grey background is rejected, not guessed at.
 
-Legend: T frames, H height, W width, C channels (red, green, blue).
+Shapes: T frames, H height, W width, C channels (red, green, blue).
 """
 
 import math

@@ -1,6 +1,6 @@
 """Buckets: the few sizes that clips are brought to, so that a batch is one tensor (paper, 4.5: duration by aspect).
 
-Legend: T frames, H height, W width, C channels.
+Shapes: T frames, H height, W width, C channels.
 """
 
 import math

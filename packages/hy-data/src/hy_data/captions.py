@@ -3,7 +3,7 @@
 A stand-in for the paper's captioning model (section 3) where none can be had: it knows light, colour and motion, and
 nothing of what is seen. Same clip, same words.
 
-Legend: T frames, H height, W width, C channels (red, green, blue).
+Shapes: T frames, H height, W width, C channels (red, green, blue), N pixels of all frames.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Contact sheets: clips as rows of frames in one picture, to be looked at.
 
-Legend: T frames, H height, W width, C channels (red, green, blue).
+Shapes: T frames, H height, W width, C channels (red, green, blue).
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """Opening, checking and decoding one video file with PyAV; `hy_data.video` is the face of it."""
 
 import io
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -63,15 +64,13 @@ def opened(source: Source) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         container = av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), "r")
     except (FFmpegError, OSError) as error:
-        if _starts_as_mp4(source):
-            raise TruncatedVideo(
-                f"{name_of(source)} breaks off before its index: no frame is readable", readable=0
-            ) from error
+        _refuse_cut_mp4(source)
         reason = getattr(error, "strerror", None) or str(error)
         raise NotAVideo(f"{name_of(source)} is not a video that can be read: {reason}") from error
     with container:
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams or container.format.name in _TEXT_FORMATS:
+            _refuse_cut_mp4(source)
             raise NotAVideo(f"{name_of(source)} has no video stream; a file with moving pictures is needed")
         yield container, streams[0]
 
@@ -150,15 +149,23 @@ def _check_exists(source: Source) -> None:
         raise EmptyVideo(f"{name_of(source)} is empty: 0 bytes")
 
 
-def _starts_as_mp4(source: Source) -> bool:
-    """Whether the content begins as an mp4 or mov file does; without its index such a file can't be opened."""
-    if isinstance(source, bytes):
-        return source[4:8] == b"ftyp"
-    try:
-        with Path(source).open("rb") as file:
-            return file.read(8)[4:] == b"ftyp"
-    except OSError:
-        return False
+def _refuse_cut_mp4(source: Source) -> None:
+    """Raise TruncatedVideo for an mp4 or mov file whose index is missing or cut: it looks like no video at all."""
+    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        start, kinds = 0, []
+        while start + 8 <= size:
+            file.seek(start)
+            length, kind = struct.unpack(">I4s", file.read(8))
+            if length == 1 and start + 16 <= size:
+                length = struct.unpack(">Q", file.read(8))[0]
+            kinds.append(kind)
+            # A length of 0 means up to the end of the file; others below 8 can't be, so this is no such file.
+            start = size if length == 0 else start + length if length >= 8 else size
+    if kinds[:1] == [b"ftyp"] and (start > size or b"moov" not in kinds):
+        raise TruncatedVideo(
+            f"{name_of(source)} breaks off before its index is complete: no frame is readable", readable=0
+        )
 
 
 def _list_packets(container: InputContainer, stream: VideoStream) -> tuple[Timeline | None, bool]:

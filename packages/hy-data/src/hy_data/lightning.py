@@ -1,6 +1,6 @@
 """Lightning data modules: clips made on the fly, and clips from shards. Needs the extra `train`.
 
-Legend: B batch, C channels, T H W frames, height, width; S clips of one batch before stacking.
+Shapes: B batch, C channels, T H W frames, height, width.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,6 @@
 """From footage to shards: shots, captions, and a ledger entry for every clip (paper, section 3, its first steps).
 
-Legend: T frames, H height, W width, C channels (red, green, blue).
+Shapes: T frames, H height, W width, C channels (red, green, blue).
 """
 
 import itertools

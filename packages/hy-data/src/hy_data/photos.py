@@ -3,7 +3,7 @@
 Real texture for the autoencoder where no footage is at hand; the motion is smooth. Needs the extra `photos` only for
 the photographs that the scikit-image wheel carries; any folder of pictures does as well.
 
-Legend: T frames, H height, W width, C channels (red, green, blue).
+Shapes: T frames, H height, W width, C channels (red, green, blue).
 """
 
 import math

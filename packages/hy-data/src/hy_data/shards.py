@@ -1,6 +1,6 @@
 """Shards: webdataset tars of clips, each an `mp4` and a `json`.
 
-Legend: T frames, H height, W width, C channels (red, green, blue).
+Shapes: T frames, H height, W width, C channels (red, green, blue).
 """
 
 import json

@@ -2,7 +2,7 @@
 
 Frames come from `hy_data.video`, so that the numbers of a shot are those that `read_video` takes.
 
-Legend: H height, W width, C channels.
+Shapes: H height, W width, C channels.
 """
 
 from dataclasses import dataclass

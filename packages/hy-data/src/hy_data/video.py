@@ -3,7 +3,7 @@
 A video here is RGB frames, upright as a player shows them, at one constant rate (`hy_data.timing` says how any other
 timing becomes one). Colours follow the file's own tags; pixels that are not square stay as stored.
 
-Legend: T frames, H height, W width, C channels (red, green, blue).
+Shapes: T frames, H height, W width, C channels (red, green, blue).
 """
 
 import io
@@ -32,6 +32,9 @@ from hy_data.files import staged
 Frame = npt.NDArray[np.uint8]
 """One picture, shape (H, W, 3), RGB."""
 
+_FULL_CHROMA = 0x04 | 0x2000 | 0x4000 | 0x40000
+"""libswscale's flags bicubic, full chroma interpolation, full chroma input and accurate rounding. Its default repeats
+colour samples instead: three times the error (1.4 against 0.5 levels, mean, on footage of 150 x 64)."""
 _BT709 = 1
 _LIMITED_RANGE = 1
 
@@ -232,8 +235,8 @@ def _repeat(frame: VideoFrame, seen: Inspection, times: int) -> Iterator[Frame]:
     """Convert a decoded frame to upright RGB at the size of the file's first frame, and give it so many times."""
     if (frame.width, frame.height) != (seen.width, seen.height):
         frame = frame.reformat(width=seen.width, height=seen.height)
-    stored_HWC = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-    picture_HWC = np.ascontiguousarray(np.rot90(stored_HWC, seen.quarter_turns))
+    stored_HWC = frame.to_ndarray(format="rgb24", interpolation=_FULL_CHROMA)
+    picture_HWC = np.ascontiguousarray(np.rot90(stored_HWC, seen.quarter_turns), np.uint8)
     for _ in range(times):
         yield picture_HWC.copy() if times > 1 else picture_HWC
 
@@ -268,7 +271,9 @@ def _encode(
         for number, frame_HWC in enumerate(itertools.chain([first_HWC], incoming)):
             frame = VideoFrame.from_ndarray(np.ascontiguousarray(_checked(frame_HWC, (height, width))), format="rgb24")
             if not lossless:
-                frame = frame.reformat(format=pixel_format, dst_colorspace=Colorspace.ITU709)
+                frame = frame.reformat(
+                    format=pixel_format, dst_colorspace=Colorspace.ITU709, interpolation=_FULL_CHROMA
+                )
             frame.pts, frame.time_base = number, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -4,7 +4,7 @@ It is the ground truth of the small end of this project: made on the fly, never 
 caption, and scored without learning by `hy_data.analyser`. The paper has no such thing; it stands in for the paper's
 footage where a small model is trained on a CPU.
 
-Legend: T frames, H height, W width, C channels (red, green, blue).
+Shapes: T frames, H height, W width, C channels (red, green, blue).
 """
 
 import math
