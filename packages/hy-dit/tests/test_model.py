@@ -41,18 +41,21 @@ def test_the_state_dict_is_the_released_one(released, kind):
 def test_nothing_is_computed_on_padding_that_all_texts_share(make_dit, make_text):
     dit, text = make_dit(), make_text(3, 3, columns=50)
     dit.attention = spy = Spy()
+    refined = []
+    dit.txt_in.register_forward_pre_hook(lambda module, inputs: refined.append((inputs[0].shape[1], inputs[1])))
     dit(torch.randn(2, 4, 2, 4, 6), torch.tensor([10.0, 900.0]), text)
-    refiner, video_and_text = [(3, None)] * 2, [(12 + 3, None)] * 4
-    assert spy.calls == refiner + video_and_text
+    assert refined == [(3, None)]
+    assert spy.calls == [(12 + 3, None)] * 4
 
 
 def test_a_mask_is_used_only_where_texts_differ_in_length(make_dit, make_text):
     dit = make_dit()
     dit.attention = spy = Spy()
     dit(torch.randn(2, 4, 1, 4, 6), torch.tensor([10.0, 900.0]), make_text(1, 3, columns=50))
+    assert len(spy.calls) == 4
     for tokens, mask_BL in spy.calls:
-        expected = [[True] * (tokens - 2) + [False] * 2, [True] * tokens]
-        assert mask_BL.tolist() == expected
+        assert tokens == 6 + 3
+        assert mask_BL.tolist() == [[True] * 7 + [False] * 2, [True] * 9]
 
 
 def test_what_padding_holds_changes_nothing(make_dit, make_text):

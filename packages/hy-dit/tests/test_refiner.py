@@ -1,7 +1,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hy_dit.attention import attention
 from hy_dit.embed import sinusoid
 from hy_dit.refiner import RefinerMLP, TokenRefiner
 
@@ -18,7 +17,7 @@ def refiner():
 
 
 def run(refiner, text_BSD, mask_BS):
-    return refiner(text_BSD, mask_BS, sinusoid(torch.full((text_BSD.shape[0],), 300.0)), attention)
+    return refiner(text_BSD, mask_BS, sinusoid(torch.full((text_BSD.shape[0],), 300.0)))
 
 
 def test_a_text_is_refined_the_same_beside_a_longer_one(refiner):

@@ -1,7 +1,7 @@
 """Attention over heads: the one callable that does it, and what prepares its queries and keys (section 4.2).
 
-A `DiT` holds its attention function and hands it to every block, so another one (sequence-parallel, flash) is set in
-one place and no block knows.
+A `DiT` holds its attention function and hands it to every double and single block, so another one (sequence-parallel,
+flash) is set in one place and no block knows.
 
 Shapes: B batch, L tokens, N heads, K head channels, D = N * K width.
 """

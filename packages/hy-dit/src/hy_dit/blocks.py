@@ -1,7 +1,7 @@
 """The transformer's blocks: dual-stream, single-stream, and the final layer (section 4.2).
 
 Shapes: B batch, C channels, T H W latent frames/height/width, L video tokens, S text tokens, J = L + S both, video
-first, D width, P head channel pairs.
+first, D width, N heads, K head channels, P = K / 2 channel pairs.
 """
 
 from typing import NamedTuple

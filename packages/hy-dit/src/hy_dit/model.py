@@ -35,7 +35,8 @@ class DiT(nn.Module):
 
     Attributes:
         config: the sizes it was built with.
-        attention: the function that every block attends with; set another one to replace it everywhere.
+        attention: the function that video and text attend with in every block; set another one to replace it. The
+            refiner, which sees text alone, keeps its own.
     """
 
     def __init__(self, config: DiTConfig) -> None:
@@ -109,7 +110,7 @@ class DiT(nn.Module):
         text_BSD, mask_BS = without_padding(text)
         time_wave = sinusoid(timestep_B)
         vector_BD = self._vector(time_wave, text, guidance_B, dtype)
-        text_BSD = self.txt_in(text_BSD.to(dtype), mask_BS, time_wave, self.attention)
+        text_BSD = self.txt_in(text_BSD.to(dtype), mask_BS, time_wave)
         video_BLD = self.img_in(latent_BCTHW.to(dtype))
 
         grid = self._grid(latent_BCTHW)

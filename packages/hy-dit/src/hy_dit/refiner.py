@@ -1,12 +1,14 @@
 """The token refiner: two bidirectional blocks that prepare the causal language model's states (section 4.3).
 
-Shapes: B batch, S text tokens, D width.
+It sees text alone, which every device holds whole, so it always attends with the default function.
+
+Shapes: B batch, S text tokens, D width, N heads, K head channels.
 """
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hy_dit.attention import AttentionFunction, attend, split_heads
+from hy_dit.attention import attend, attention, split_heads
 from hy_dit.embed import ScalarEmbed
 
 DEPTH = 2
@@ -53,9 +55,7 @@ class RefinerBlock(nn.Module):
         self.mlp = RefinerMLP(width)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
-    def forward(
-        self, text_BSD: Tensor, condition_BD: Tensor, mask_BS: Tensor | None, attention: AttentionFunction
-    ) -> Tensor:
+    def forward(self, text_BSD: Tensor, condition_BD: Tensor, mask_BS: Tensor | None) -> Tensor:
         """Refine the text; `mask_BS` is True at keys that may be attended."""
         attention_gate, mlp_gate = self.adaLN_modulation(condition_BD).unsqueeze(1).chunk(2, dim=-1)
         q_BSNK, k_BSNK, v_BSNK = split_heads(self.self_attn_qkv(self.norm1(text_BSD)), self.heads)
@@ -71,12 +71,10 @@ class RefinerBlocks(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(RefinerBlock(width, heads) for _ in range(DEPTH))
 
-    def forward(
-        self, text_BSD: Tensor, condition_BD: Tensor, mask_BS: Tensor | None, attention: AttentionFunction
-    ) -> Tensor:
+    def forward(self, text_BSD: Tensor, condition_BD: Tensor, mask_BS: Tensor | None) -> Tensor:
         """Apply the blocks in order."""
         for block in self.blocks:
-            text_BSD = block(text_BSD, condition_BD, mask_BS, attention)
+            text_BSD = block(text_BSD, condition_BD, mask_BS)
         return text_BSD
 
 
@@ -90,16 +88,13 @@ class TokenRefiner(nn.Module):
         self.c_embedder = TextMeanEmbed(text_width, width)
         self.individual_token_refiner = RefinerBlocks(width, heads)
 
-    def forward(
-        self, text_BSD: Tensor, mask_BS: Tensor | None, time_wave: Tensor, attention: AttentionFunction
-    ) -> Tensor:
+    def forward(self, text_BSD: Tensor, mask_BS: Tensor | None, time_wave: Tensor) -> Tensor:
         """Refine one batch.
 
         Args:
             text_BSD: the encoder's states, zero at padding.
             mask_BS: bool, True at real tokens; None: all are real.
             time_wave: the time step's sinusoid [B, 256].
-            attention: the function to attend with.
 
         Returns:
             Text tokens at the transformer's width; those at padding are finite and mean nothing.
@@ -109,7 +104,7 @@ class TokenRefiner(nn.Module):
             # An empty text has no key to attend to, and the softmax of nothing is NaN: column 0 always counts.
             mask_BS = mask_BS.clone()
             mask_BS[:, 0] = True
-        return self.individual_token_refiner(self.input_embedder(text_BSD), condition_BD, mask_BS, attention)
+        return self.individual_token_refiner(self.input_embedder(text_BSD), condition_BD, mask_BS)
 
 
 def _mean(text_BSD: Tensor, mask_BS: Tensor | None) -> Tensor:
