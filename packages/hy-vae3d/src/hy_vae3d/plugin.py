@@ -10,4 +10,11 @@ PLUGIN_API = (1, 0)
 @hookimpl
 def hy_components() -> Iterable[Component]:
     """List this package's components; nothing is imported until one is asked for."""
-    return []
+    return [
+        Component(
+            kind="autoencoder",
+            name="causal-3d",
+            target="hy_vae3d:load_vae",
+            summary="HunyuanVideo's causal 3D VAE, from a checkpoint folder",
+        )
+    ]

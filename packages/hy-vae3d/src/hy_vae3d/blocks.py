@@ -1,0 +1,149 @@
+"""The parts of encoder and decoder: residual block, frame-causal attention, down- and upsampling.
+
+Submodule names are the released checkpoint's keys. Shapes: B batch, C channels, T H W frames, height, width,
+L positions (T*H*W).
+"""
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hy_vae3d.conv import CausalConv3d
+
+NORM_EPS = 1e-6
+
+
+class ResnetBlock(nn.Module):
+    """GroupNorm, SiLU and convolution, twice, beside a shortcut. The norms' statistics span T, H and W together."""
+
+    def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, in_channels, NORM_EPS)
+        self.conv1 = CausalConv3d(in_channels, out_channels)
+        self.norm2 = nn.GroupNorm(groups, out_channels, NORM_EPS)
+        self.conv2 = CausalConv3d(out_channels, out_channels)
+        self.conv_shortcut = CausalConv3d(in_channels, out_channels, 1) if in_channels != out_channels else None
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Return the block's output, of `out_channels`."""
+        h_BCTHW = self.conv1(F.silu(self.norm1(x_BCTHW)))
+        h_BCTHW = self.conv2(F.silu(self.norm2(h_BCTHW)))
+        if self.conv_shortcut is not None:
+            x_BCTHW = self.conv_shortcut(x_BCTHW)
+        return x_BCTHW + h_BCTHW
+
+
+def frame_causal_mask(frames: int, per_frame: int, device: torch.device) -> Tensor:
+    """Return mask_LL, true where position i may see position j: j's frame is i's own or an earlier one."""
+    frame_L = torch.arange(frames, device=device).repeat_interleave(per_frame)
+    return frame_L[:, None] >= frame_L[None, :]
+
+
+class FrameCausalAttention(nn.Module):
+    """One attention head over all positions of a clip; a frame sees itself and the frames before it."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.group_norm = nn.GroupNorm(groups, channels, NORM_EPS)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(channels, channels)
+        self.to_v = nn.Linear(channels, channels)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Return `x_BCTHW` plus what its positions attend to."""
+        frames, height, width = x_BCTHW.shape[2:]
+        h_BLC = self.group_norm(x_BCTHW).flatten(2).transpose(1, 2)
+        mask_LL = frame_causal_mask(frames, height * width, h_BLC.device) if frames > 1 else None
+        q_BLC, k_BLC, v_BLC = self.to_q(h_BLC), self.to_k(h_BLC), self.to_v(h_BLC)
+        h_BLC = F.scaled_dot_product_attention(q_BLC[:, None], k_BLC[:, None], v_BLC[:, None], attn_mask=mask_LL)[:, 0]
+        return x_BCTHW + self.to_out[0](h_BLC).transpose(1, 2).reshape(x_BCTHW.shape)
+
+
+class MidBlock(nn.Module):
+    """Residual block, attention, residual block, at the latent's resolution."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList([FrameCausalAttention(channels, groups)])
+        self.resnets = nn.ModuleList([ResnetBlock(channels, channels, groups) for _ in range(2)])
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return self.resnets[1](self.attentions[0](self.resnets[0](x_BCTHW)))
+
+
+class Downsample(nn.Module):
+    """A strided causal convolution."""
+
+    def __init__(self, channels: int, stride: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.conv = CausalConv3d(channels, channels, stride=stride)
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Return (T-1)/st+1 frames of H/sh x W/sw."""
+        return self.conv(x_BCTHW)
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour growth, then a causal convolution. The first frame never grows in time."""
+
+    def __init__(self, channels: int, factor: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.factor = factor
+        self.conv = CausalConv3d(channels, channels)
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Return (T-1)*ft+1 frames of H*fh x W*fw."""
+        return self.conv(grow(x_BCTHW, self.factor))
+
+
+def grow(x_BCTHW: Tensor, factor: tuple[int, int, int]) -> Tensor:
+    """Repeat each position `factor` times in (time, height, width), but the first frame in space only.
+
+    Copies by broadcasting: on CPUs the backward pass of `F.interpolate` costs several times the convolution after it.
+    """
+    b, c, t, h, w = x_BCTHW.shape
+    ft, fh, fw = factor
+    x_BCTHW = x_BCTHW[:, :, :, :, None, :, None].expand(b, c, t, h, fh, w, fw).reshape(b, c, t, h * fh, w * fw)
+    if ft == 1 or t == 1:
+        return x_BCTHW
+    return torch.cat([x_BCTHW[:, :, :1], x_BCTHW[:, :, 1:].repeat_interleave(ft, dim=2)], dim=2)
+
+
+class DownBlock(nn.Module):
+    """Residual blocks, then a downsampling, except in the last stage."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, layers: int, groups: int, stride: tuple[int, int, int] | None
+    ) -> None:
+        super().__init__()
+        widths = [in_channels] + [out_channels] * layers
+        self.resnets = nn.ModuleList([ResnetBlock(a, b, groups) for a, b in itertools.pairwise(widths)])
+        self.downsamplers = nn.ModuleList([Downsample(out_channels, stride)] if stride else [])
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Return the stage's output."""
+        for layer in (*self.resnets, *self.downsamplers):
+            x_BCTHW = layer(x_BCTHW)
+        return x_BCTHW
+
+
+class UpBlock(nn.Module):
+    """Residual blocks, then an upsampling, except in the last stage."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, layers: int, groups: int, factor: tuple[int, int, int] | None
+    ) -> None:
+        super().__init__()
+        widths = [in_channels] + [out_channels] * layers
+        self.resnets = nn.ModuleList([ResnetBlock(a, b, groups) for a, b in itertools.pairwise(widths)])
+        self.upsamplers = nn.ModuleList([Upsample(out_channels, factor)] if factor else [])
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Return the stage's output."""
+        for layer in (*self.resnets, *self.upsamplers):
+            x_BCTHW = layer(x_BCTHW)
+        return x_BCTHW

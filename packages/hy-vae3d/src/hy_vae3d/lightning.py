@@ -1,0 +1,88 @@
+"""Training the VAE with Lightning (paper section 4.1). Needs the extra `train`.
+
+Shapes: B batch, C channels, T H W frames, height, width. Pixels are in [-1, 1].
+"""
+
+import math
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from hy_vae3d.config import VAE3DConfig
+from hy_vae3d.load import load_vae
+from hy_vae3d.losses import reconstruction_loss
+from hy_vae3d.model import VAE3D
+
+
+class VAETraining(LightningModule):
+    """Trains a `VAE3D` on batches `{"video_BCTHW": [B, 3, T, H, W] in [-1, 1]}`; images are clips of one frame.
+
+    Args:
+        preset: Which VAE to build, see `VAE3DConfig.preset`.
+        weights: A VAE folder to start from instead; its own configuration then replaces `preset`.
+        lr: Peak learning rate of AdamW, reached after `warmup_steps`, then lowered along a half cosine.
+        betas: AdamW's decay rates.
+        warmup_steps: Steps of linear warm-up.
+        final_lr: Where the cosine ends, as a share of `lr`; 1 keeps it constant, for a stage that another follows.
+        kl_weight: Weight of the divergence from N(0, I), averaged per latent number; the paper's 1e-6.
+        contrast_weight: How much more busy pixels count, see `reconstruction_loss`; 0 is the paper's plain L1.
+    """
+
+    def __init__(
+        self,
+        preset: str = "tiny",
+        weights: str | None = None,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.98),
+        warmup_steps: int = 100,
+        final_lr: float = 0.05,
+        kl_weight: float = 1e-6,
+        contrast_weight: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.vae = load_vae(weights).train() if weights else VAE3D(VAE3DConfig.preset(preset))
+        self.lr, self.betas, self.warmup_steps, self.final_lr = lr, betas, warmup_steps, final_lr
+        self.kl_weight, self.contrast_weight = kl_weight, contrast_weight
+
+    def models(self) -> dict[str, nn.Module]:
+        """Return what a published checkpoint holds, by folder name."""
+        return {"vae": self.vae}
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Encode, draw a latent, decode; return L1 plus the weighted KL."""
+        video_BCTHW = batch["video_BCTHW"]
+        posterior = self.vae.encode(video_BCTHW)
+        rebuilt_BCTHW = self.vae.decode(posterior.sample())
+        l1 = reconstruction_loss(rebuilt_BCTHW.float(), video_BCTHW, self.contrast_weight)
+        kl = posterior.kl()
+        loss = l1 + self.kl_weight * kl
+        size = len(video_BCTHW)
+        self.log_dict({"loss": loss, "l1": l1, "kl": kl}, prog_bar=True, batch_size=size)
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Log the PSNR, in dB, of clips decoded from the posterior's mode."""
+        video_BCTHW = batch["video_BCTHW"]
+        rebuilt_BCTHW = self.vae.decode(self.vae.encode(video_BCTHW).mode()).float().clamp(-1.0, 1.0)
+        psnr = peak_signal_noise_ratio(
+            rebuilt_BCTHW, video_BCTHW, data_range=2.0, dim=(1, 2, 3, 4), reduction="elementwise_mean"
+        )
+        self.log("val_psnr", psnr, prog_bar=True, batch_size=len(video_BCTHW))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with warm-up and a cosine over the trainer's whole length."""
+        optimizer = torch.optim.AdamW(self.vae.parameters(), lr=self.lr, betas=self.betas, weight_decay=0.0)
+        total = max(int(self.trainer.estimated_stepping_batches), 1)
+
+        def factor(step: int) -> float:
+            warm = min((step + 1) / max(self.warmup_steps, 1), 1.0)
+            fall = 0.5 - 0.5 * math.cos(math.pi * min(step / total, 1.0))
+            return warm * (1.0 - (1.0 - self.final_lr) * fall)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,34 @@
+"""What the VAE is trained to lower (paper section 4.1).
+
+Shapes: B batch, C channels, T H W frames, height, width. Pixels are in [-1, 1].
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+CONTRAST_BLOCK = 4
+
+
+def local_contrast(video_BCTHW: Tensor) -> Tensor:
+    """Return how much each 4x4 pixel block varies, brightest minus darkest grey, in [0, 1], as [B, 1, T, H, W]."""
+    grey_BTHW = video_BCTHW.mean(dim=1)
+    brightest_BTHW = F.max_pool2d(grey_BTHW, CONTRAST_BLOCK)
+    darkest_BTHW = -F.max_pool2d(-grey_BTHW, CONTRAST_BLOCK)
+    contrast_BTHW = F.interpolate(0.5 * (brightest_BTHW - darkest_BTHW), size=grey_BTHW.shape[-2:])
+    return contrast_BTHW[:, None].clamp(0.0, 1.0)
+
+
+def reconstruction_loss(video_BCTHW: Tensor, target_BCTHW: Tensor, contrast_weight: float = 0.0) -> Tensor:
+    """Return the mean absolute error, in pixel units of [-1, 1].
+
+    Args:
+        video_BCTHW: The reconstruction.
+        target_BCTHW: The clip it should be.
+        contrast_weight: With 0 every pixel counts alike. Else a pixel counts `1 + contrast_weight * local_contrast`,
+            normalised to a mean of one, so that small objects on flat ground are not drowned by the ground.
+    """
+    error_BCTHW = (video_BCTHW - target_BCTHW).abs()
+    if contrast_weight:
+        weight_BCTHW = 1.0 + contrast_weight * local_contrast(target_BCTHW)
+        error_BCTHW = error_BCTHW * (weight_BCTHW / weight_BCTHW.mean())
+    return error_BCTHW.mean()

@@ -1,0 +1,63 @@
+"""Training lowers the loss, and only the `train` extra brings Lightning."""
+
+import pytest
+import torch
+
+lightning = pytest.importorskip("lightning")
+
+from hy_vae3d import VAE3D, VAE3DConfig  # noqa: E402
+from hy_vae3d.lightning import VAETraining  # noqa: E402
+from hy_weights import write_model  # noqa: E402
+
+SMALL = VAE3DConfig(latent_channels=4, channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=4, scaling_factor=1.0)
+
+
+@pytest.fixture
+def small_folder(tmp_path):
+    torch.manual_seed(0)
+    write_model(tmp_path / "vae", VAE3D(SMALL).state_dict(), SMALL.to_dict())
+    return str(tmp_path / "vae")
+
+
+def fit(module, steps, batch):
+    trainer = lightning.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, torch.utils.data.DataLoader([batch] * steps, batch_size=None))
+    return trainer
+
+
+def test_a_few_steps_lower_the_loss(small_folder):
+    torch.manual_seed(0)
+    video = torch.nn.functional.interpolate(torch.rand(2, 3, 1, 2, 2) * 2 - 1, size=(5, 16, 16))
+    losses = []
+    for steps in (1, 80):
+        module = VAETraining(weights=small_folder, lr=1e-3, warmup_steps=1)
+        losses.append(float(fit(module, steps, {"video_BCTHW": video}).callback_metrics["l1"]))
+    assert losses[1] < 0.6 * losses[0]
+
+
+def test_the_learning_rate_warms_up_then_falls_to_its_final_share(small_folder):
+    module = VAETraining(weights=small_folder, lr=1e-3, warmup_steps=4, final_lr=0.1)
+    trainer = fit(module, 8, {"video_BCTHW": torch.zeros(1, 3, 1, 8, 8)})
+    factor = trainer.lr_scheduler_configs[0].scheduler.lr_lambdas[0]
+    assert factor(0) == pytest.approx(0.25, rel=0.01)
+    assert factor(4) == pytest.approx(0.55)
+    assert factor(8) == pytest.approx(0.1)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-4)
+
+
+def test_validation_logs_the_psnr(small_folder):
+    module = VAETraining(weights=small_folder)
+    logged = {}
+    module.log = lambda name, value, **_: logged.update({name: float(value)})
+    video = torch.rand(2, 3, 1, 8, 8) * 2 - 1
+    module.vae.decode = lambda latent: (video + 0.2).clamp(-3, 3)
+    module.validation_step({"video_BCTHW": video}, 0)
+    error = ((video + 0.2).clamp(-1, 1) - video).square().mean((1, 2, 3, 4))
+    assert logged["val_psnr"] == pytest.approx(float((10 * (4 / error).log10()).mean()), rel=1e-4)
