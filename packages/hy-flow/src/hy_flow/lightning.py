@@ -40,14 +40,14 @@ class FlowMatching(LightningModule):
 
     Args:
         backbone: an nn.Module; takes the time-step 0..1000.
-        text_encoder: an nn.Module if it is to be trained.
+        text_encoder: an nn.Module, if it has weights.
         learning_rate: reached after the warm-up; a cosine then takes it to 0 at the trainer's last step. A trainer
             without a last step keeps it constant.
         betas: of AdamW.
         weight_decay: of AdamW.
         warmup_steps: optimizer steps with a linearly rising learning rate.
         caption_dropout: share of captions replaced by the empty one, so that guidance has its null branch.
-        freeze_text_encoder: encode without gradients and leave the encoder as it is.
+        freeze_text_encoder: leave the encoder as it is; no gradients flow into it.
         sigma_mean: mean of the logit of the noise levels.
         sigma_std: its standard deviation.
         sigma_shift: shift of the noise levels, as in sampling; more for larger latents.
@@ -85,7 +85,6 @@ class FlowMatching(LightningModule):
         self.weight_decay = weight_decay
         self.warmup_steps = warmup_steps
         self.caption_dropout = caption_dropout
-        self.freeze_text_encoder = freeze_text_encoder
         self.seed = seed
         self.path = FlowMatchingPath()
         self.noise_levels = LogitNormal(sigma_mean, sigma_std, sigma_shift)
@@ -140,9 +139,7 @@ class FlowMatching(LightningModule):
         sigma_B = self.noise_levels.sample(latent_BCTHW.shape[0], generator)
         noise_BCTHW = torch.randn(latent_BCTHW.shape, generator=generator, device=latent_BCTHW.device)
         noisy_BCTHW, target_BCTHW = self.path.sample(latent_BCTHW, noise_BCTHW, sigma_B)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_text_encoder):
-            text = self.text_encoder.encode(captions)
-        velocity_BCTHW = self.backbone(noisy_BCTHW, sigma_B * TIMESTEPS, text)
+        velocity_BCTHW = self.backbone(noisy_BCTHW, sigma_B * TIMESTEPS, self.text_encoder.encode(captions))
         return sigma_B, (velocity_BCTHW.float() - target_BCTHW).square().mean(dim=(1, 2, 3, 4))
 
     def _key(self, stage: str, epoch: int, batch_idx: int) -> int:
@@ -160,7 +157,5 @@ def warmup_cosine(step: int, warmup_steps: int, steps: float) -> float:
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
-    if math.isinf(steps):
-        return 1.0
     progress = min(1.0, (step - warmup_steps) / max(1.0, steps - warmup_steps))
     return 0.5 * (1 + math.cos(math.pi * progress))

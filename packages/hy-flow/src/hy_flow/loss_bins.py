@@ -1,4 +1,7 @@
-"""The training loss by noise level: one average hides that small and large sigmas are learned at different speeds."""
+"""The training loss by noise level: one average hides that small and large sigmas are learned at different speeds.
+
+Shapes: B batch, 2 the sum and the count of losses.
+"""
 
 import torch
 from torch import Tensor
