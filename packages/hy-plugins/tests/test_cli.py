@@ -67,8 +67,7 @@ def test_help_lists_the_commands_with_their_summaries(commands, capsys, argv):
 def test_version(commands, monkeypatch, capsys):
     monkeypatch.setattr("hy_plugins.cli.version", {"hy-plugins": "9.8.7"}.get)
     assert main(["--version"]) == 0
-    python = ".".join(map(str, sys.version_info[:3]))
-    assert capsys.readouterr().out == f"hyvideo 9.8.7 (plugin API 1.0, Python {python})\n"
+    assert capsys.readouterr().out == "hyvideo 9.8.7 (plugin API 1.0)\n"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +142,7 @@ def test_the_table_is_offered_by_our_own_plugin(capsys):
     plugins.register(plugin, name="plugins")
     with pytest.raises(SystemExit, match="0"):
         plugins.load("command", "plugins")(["--help"])
-    assert "List the plugins" in capsys.readouterr().out
+    assert "List plugins" in capsys.readouterr().out
 
 
 def test_a_broken_plugin_is_one_line_and_commands_go_on(commands, capsys):

@@ -33,7 +33,7 @@ def test_each_kind_is_documented_with_its_signature(kind):
     methods = {name: member for name, member in vars(protocol).items() if inspect.isfunction(member)}
     own = {name: method for name, method in methods.items() if not name.startswith("_") or name == "__call__"}
     signatures = [f"`{name.replace('__call__', '')}({parameters(method)})`" for name, method in own.items()]
-    attributes = [f"`{name}`" for name in protocol.__annotations__ if not name.startswith("_")]
+    attributes = [f"`{name}`" for name, member in vars(protocol).items() if isinstance(member, property)]
     assert signatures + attributes
     assert [word for word in signatures + attributes if word not in ROWS[kind]] == []
     assert inspect.getdoc(protocol).endswith((".", ")."))

@@ -57,8 +57,7 @@ def _dispatch(argv: Sequence[str]) -> int:
         commands = [(f"  {command.name}", command.summary) for command in Plugins().components("command")]
         print(_HELP.format(commands=_columns(commands or [("  none: no plugin offers one",)])))
     elif name == "--version":
-        versions = version("hy-plugins"), *PLUGIN_API, sys.version.split()[0]
-        print("hyvideo {} (plugin API {}.{}, Python {})".format(*versions))
+        print("hyvideo {} (plugin API {}.{})".format(version("hy-plugins"), *PLUGIN_API))
     elif name.startswith("-"):
         raise HyError(f"unknown option '{name}'; see `hyvideo --help`")
     else:
@@ -68,8 +67,7 @@ def _dispatch(argv: Sequence[str]) -> int:
 
 def list_plugins(argv: Sequence[str]) -> int:
     """Run `hyvideo plugins`."""
-    about = "List the plugins, what they offer and what is wrong with them."
-    argparse.ArgumentParser("hyvideo plugins", description=about).parse_args(argv)
+    argparse.ArgumentParser("hyvideo plugins", description="List plugins and what they offer.").parse_args(argv)
     plugins = Plugins()
     rows = [("PLUGIN", "DISTRIBUTION", "VERSION", "API", "COMPONENT", "SUMMARY")]
     for plugin in plugins.loaded:

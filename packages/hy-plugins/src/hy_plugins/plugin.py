@@ -10,5 +10,5 @@ PLUGIN_API = (1, 0)
 @hookimpl
 def hy_components() -> Iterable[Component]:
     """List this package's components; nothing is imported until one is asked for."""
-    summary = "list the plugins, what they offer and what is wrong with them"
+    summary = "list plugins, what they offer and what is wrong with them"
     yield Component(kind="command", name="plugins", target="hy_plugins.cli:list_plugins", summary=summary)

@@ -26,21 +26,27 @@ PreparedT = TypeVar("PreparedT", bound="Mapping[str, Tensor]")
 class Posterior(Protocol):
     """The distribution of latents that an autoencoder gives; all are BCTHW."""
 
-    mean: Tensor
-    logvar: Tensor
-
+    @property
+    def mean(self) -> Tensor: ...
+    @property
+    def logvar(self) -> Tensor: ...
     def sample(self, generator: Generator | None = None) -> Tensor: ...
     def mode(self) -> Tensor: ...
 
 
 @runtime_checkable
 class Autoencoder(Protocol[PosteriorT]):
-    """Pixels of 1 + n * compression[0] frames to raw, unscaled latents of 1 + n, and back (paper section 4.1)."""
+    """Pixels of 1 + n * compression[0] frames to raw latents of 1 + n, and back (paper section 4.1).
 
-    compression: tuple[int, int, int]  # pixels per latent along T, H, W
-    latent_channels: int
-    scaling_factor: float  # raw latents are multiplied by it for the backbone
+    `compression` is pixels per latent along T, H, W. Raw latents times `scaling_factor` are what a backbone sees.
+    """
 
+    @property
+    def compression(self) -> tuple[int, int, int]: ...
+    @property
+    def latent_channels(self) -> int: ...
+    @property
+    def scaling_factor(self) -> float: ...
     def encode(self, video_BCTHW: Tensor) -> PosteriorT: ...
     def decode(self, latent_BCTHW: Tensor) -> Tensor: ...
 
@@ -75,8 +81,8 @@ class Condition(Protocol[PreparedT]):
     0..1000. `block_delta` runs after each block of the plan: delta_BLD and query_mask_BL (None: all tokens).
     """
 
-    batch_keys: tuple[str, ...]
-
+    @property
+    def batch_keys(self) -> tuple[str, ...]: ...
     def plan(self, host: HostSpec) -> ConditionPlan: ...
     def prepare(self, batch: Mapping[str, Tensor]) -> PreparedT: ...
     def null(self, prepared: PreparedT) -> PreparedT: ...
@@ -102,8 +108,8 @@ class Sampler(Protocol):
 class Filter(Protocol):
     """A curation rule: pure, picklable, reads only its `reads` of a sample, `frames_THWC` uint8 (paper section 3)."""
 
-    reads: tuple[str, ...]
-
+    @property
+    def reads(self) -> tuple[str, ...]: ...
     def keep(self, sample: Mapping[str, Any]) -> Verdict: ...
 
 
@@ -122,10 +128,15 @@ class Rewriter(Protocol):
 
 
 class ParallelPlan(Protocol):
-    """How a backbone is split over devices: data keyed by module path, `*` for an index."""
+    """How a backbone is split over devices, by module path, where `*` is any index.
 
-    tensor: Mapping[str, str]  # "colwise", "rowwise" or "replicated"
-    blocks: tuple[str, ...]  # the units of sharding, recompute and offload
+    `tensor` maps to "colwise", "rowwise" or "replicated"; `blocks` are the units of sharding, recompute and offload.
+    """
+
+    @property
+    def tensor(self) -> Mapping[str, str]: ...
+    @property
+    def blocks(self) -> tuple[str, ...]: ...
 
 
 class Command(Protocol):

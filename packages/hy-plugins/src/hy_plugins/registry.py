@@ -64,9 +64,7 @@ class Plugins:
         from importlib.metadata import entry_points  # here, since it costs as much as all our other imports
 
         disabled = {name.strip() for name in os.environ.get("HY_PLUGINS_DISABLE", "").split(",")}
-        for point in sorted(
-            entry_points(group=GROUP), key=lambda point: (point.name, point.dist.name if point.dist else "")
-        ):
+        for point in sorted(entry_points(group=GROUP), key=lambda p: (p.name, p.dist.name if p.dist else "")):
             if disabled & {"*", point.name}:
                 self.disabled.append(point.name)
                 continue
@@ -147,8 +145,7 @@ class Plugins:
         import difflib
 
         known = self.names(kind)
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+        hint = "".join(f"; did you mean '{near}'?" for near in difflib.get_close_matches(name, known, n=1))
         lines = [f"no {kind} '{name}'{hint}", f"known: {', '.join(known) or 'none'}", *map(str, self.broken)]
         lines += [f"plugin '{plugin}' is switched off by HY_PLUGINS_DISABLE" for plugin in self.disabled]
         return "\n  ".join(lines)

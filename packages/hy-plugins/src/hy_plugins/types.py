@@ -103,9 +103,8 @@ class ConditionPlan:
         promised |= {"clean_latent_BCTHW": known, "known_mask_BL": known}
         wrong = ["positions_BM3 is missing"] if video and given.extra and given.extra.positions_BM3 is None else []
         for name, tensor in given.tensors().items():
-            shape = [sizes[axis] for axis in name.rpartition("_")[2]]
-            if name == "channels_BCTHW":
-                shape[1] = self.latent_channels
+            C = self.latent_channels if name == "channels_BCTHW" else sizes["C"]
+            shape = [C if axis == "C" else sizes[axis] for axis in name.rpartition("_")[2]]
             dtype = "torch.bool" if "mask" in name else str(latent_BCTHW.dtype)
             if not promised[name]:
                 wrong.append(f"{name} is given, but the plan does not promise it")

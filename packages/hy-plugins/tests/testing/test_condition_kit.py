@@ -121,6 +121,12 @@ class NullUnpromised(EverySite):
         return given if prepared["known"].all() else replace(given, time_BD=given.time_BD[:, :1])
 
 
+class NullElsewhere(EverySite):
+    def contribute(self, prepared, t_B):
+        given = super().contribute(prepared, t_B)
+        return given if prepared["known"].all() else replace(given, time_BD=None)
+
+
 class DeltaShape(EverySite):
     def block_delta(self, block_id, video_BLD, where, prepared):
         delta_BLD, mask_BL = super().block_delta(block_id, video_BLD, where, prepared)
@@ -232,6 +238,7 @@ class Overflows(EverySite):
         (BlockTooFar, "plan_is_pure", "blocks that the host lacks: [4], not []"),
         (Unpromised, "contribution_matches_plan", "time_BD is given, but the plan does not promise it"),
         (NullUnpromised, "contribution_matches_plan", "time_BD has shape [2, 1], not [2, 32]"),
+        (NullElsewhere, "contribution_matches_plan", "sites: "),
         (DeltaShape, "contribution_matches_plan", "shape of delta 0: [2, 12, 1], not [2, 12, 32]"),
         (DeltaMask, "contribution_matches_plan", "dtype of delta 0: torch.bool, not torch.float32"),
         (MaskShape, "contribution_matches_plan", "shape of mask 0: [2, 1], not [2, 12]"),

@@ -50,10 +50,6 @@ class TestPatches(AutoencoderContract):
         return Patches()
 
 
-class NoScale(Patches):
-    scaling_factor = 0.0
-
-
 class MoreChannels(Patches):
     latent_channels = 7
 
@@ -108,7 +104,6 @@ class Float32Decoder(Patches):
 @pytest.mark.parametrize(
     ("autoencoder", "broken", "message"),
     [
-        (NoScale, "shapes_and_samples", "scaling_factor is not positive"),
         (MoreChannels, "shapes_and_samples", "latents: [2, 6, 1, 4, 4], not [2, 7, 1, 4, 4]"),
         (LosesAFrame, "shapes_and_samples", "decoded: [2, 3, 0, 8, 8], not [2, 3, 1, 8, 8]"),
         (NoImages, "shapes_and_samples", "RuntimeError"),
