@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from hy_dit.attention import RMSNorm, attend, attention, split_heads
 
 
@@ -34,6 +35,26 @@ def test_gradients_in_bfloat16_are_those_of_float32(mask_BL):
         attention(*leaves, mask_BL).float().square().sum().backward()
         gradients.append(torch.stack([leaf.grad.float() for leaf in leaves]))
     torch.testing.assert_close(gradients[1], gradients[0], atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "training", "dtype", "fused"),
+    [
+        (7, True, torch.bfloat16, False),
+        (513, True, torch.bfloat16, True),
+        (7, False, torch.bfloat16, True),
+        (7, True, torch.float32, True),
+    ],
+)
+def test_short_training_in_bfloat16_avoids_the_fused_kernel(monkeypatch, tokens, training, dtype, fused):
+    calls = []
+    fused_attention = F.scaled_dot_product_attention
+    monkeypatch.setattr(
+        F, "scaled_dot_product_attention", lambda *args, **kwargs: calls.append(1) or fused_attention(*args, **kwargs)
+    )
+    x_BNLK = torch.randn(1, 1, tokens, 8, dtype=dtype, requires_grad=training)
+    attention(x_BNLK, x_BNLK, x_BNLK, None)
+    assert bool(calls) is fused
 
 
 def test_the_joint_projection_is_cut_into_q_k_v_then_heads_then_channels():

@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hy_dit.embed import PatchEmbed, sinusoid
@@ -21,8 +22,11 @@ def test_frequencies_are_the_released_ones_correctly_rounded():
     assert torch.equal(sinusoid(torch.tensor([1.0]))[0, :128], exact.cos())
 
 
-def test_a_time_step_in_bfloat16_is_encoded_in_float32():
-    assert sinusoid(torch.tensor([992.0]).bfloat16()).dtype == torch.float32
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int64])
+def test_any_number_is_encoded_in_float32(dtype):
+    wave = sinusoid(torch.tensor([992], dtype=dtype))
+    assert torch.equal(wave, sinusoid(torch.tensor([992.0])))
+    assert wave.dtype == torch.float32
 
 
 def test_patches_are_a_convolution_in_the_order_frames_rows_columns():

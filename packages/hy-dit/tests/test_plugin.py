@@ -3,13 +3,13 @@ import sys
 
 import hy_dit
 import pytest
-from hy_dit import DiT, DiTConfig
+from hy_dit import DiT, DiTConfig, plugin
 from hy_plugins import Plugins
 
 
 def test_the_transformer_is_offered_as_a_backbone():
     plugins = Plugins(discover=False)
-    plugins.register(__import__("hy_dit.plugin").plugin, name="dit")
+    plugins.register(plugin, name="dit")
     assert plugins.names("backbone") == ["hunyuan-video-dit"]
     assert plugins.load("backbone", "hunyuan-video-dit") is DiT
 

@@ -17,11 +17,11 @@ LAYER_NORM_EPS = 1e-6
 
 
 class Triple(NamedTuple):
-    """What one sub-layer takes from the condition vector; each [B, 1, D]."""
+    """What one sub-layer takes from the condition vector."""
 
-    shift: Tensor
-    scale: Tensor
-    gate: Tensor
+    shift_B1D: Tensor
+    scale_B1D: Tensor
+    gate_B1D: Tensor
 
 
 class Modulation(nn.Module):
@@ -38,10 +38,10 @@ class Modulation(nn.Module):
         return [Triple(*chunks[3 * i : 3 * i + 3]) for i in range(self.sublayers)]
 
 
-def modulate(x_BLD: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+def modulate(x_BLD: Tensor, shift_B1D: Tensor, scale_B1D: Tensor) -> Tensor:
     """Norm without weights, then x * (1 + scale) + shift."""
     normed_BLD = F.layer_norm(x_BLD, x_BLD.shape[-1:], eps=LAYER_NORM_EPS)
-    return torch.addcmul(shift, normed_BLD, 1 + scale)
+    return torch.addcmul(shift_B1D, normed_BLD, 1 + scale_B1D)
 
 
 class MLP(nn.Module):
@@ -101,9 +101,9 @@ class DoubleBlock(nn.Module):
         video_attn, video_mlp = self.img_mod(vector_BD)
         text_attn, text_mlp = self.txt_mod(vector_BD)
 
-        video_qkv_BLD = self.img_attn_qkv(modulate(video_BLD, video_attn.shift, video_attn.scale))
+        video_qkv_BLD = self.img_attn_qkv(modulate(video_BLD, video_attn.shift_B1D, video_attn.scale_B1D))
         video_q, video_k, video_v = split_heads(video_qkv_BLD, self.heads)
-        text_qkv_BSD = self.txt_attn_qkv(modulate(text_BSD, text_attn.shift, text_attn.scale))
+        text_qkv_BSD = self.txt_attn_qkv(modulate(text_BSD, text_attn.shift_B1D, text_attn.scale_B1D))
         text_q, text_k, text_v = split_heads(text_qkv_BSD, self.heads)
         video_q = rotate(self.img_attn_q_norm(video_q), rotation_LP)
         video_k = rotate(self.img_attn_k_norm(video_k), rotation_LP)
@@ -114,12 +114,12 @@ class DoubleBlock(nn.Module):
         attended_BJD = attend(q_BJNK, k_BJNK, v_BJNK, mask_BJ, attention)
         video_out_BLD, text_out_BSD = attended_BJD.split([video_BLD.shape[1], text_BSD.shape[1]], dim=1)
 
-        video_BLD = torch.addcmul(video_BLD, video_attn.gate, self.img_attn_proj(video_out_BLD))
-        text_BSD = torch.addcmul(text_BSD, text_attn.gate, self.txt_attn_proj(text_out_BSD))
-        video_hidden_BLD = modulate(video_BLD, video_mlp.shift, video_mlp.scale)
-        text_hidden_BSD = modulate(text_BSD, text_mlp.shift, text_mlp.scale)
-        video_BLD = torch.addcmul(video_BLD, video_mlp.gate, self.img_mlp(video_hidden_BLD))
-        text_BSD = torch.addcmul(text_BSD, text_mlp.gate, self.txt_mlp(text_hidden_BSD))
+        video_BLD = torch.addcmul(video_BLD, video_attn.gate_B1D, self.img_attn_proj(video_out_BLD))
+        text_BSD = torch.addcmul(text_BSD, text_attn.gate_B1D, self.txt_attn_proj(text_out_BSD))
+        video_hidden_BLD = modulate(video_BLD, video_mlp.shift_B1D, video_mlp.scale_B1D)
+        text_hidden_BSD = modulate(text_BSD, text_mlp.shift_B1D, text_mlp.scale_B1D)
+        video_BLD = torch.addcmul(video_BLD, video_mlp.gate_B1D, self.img_mlp(video_hidden_BLD))
+        text_BSD = torch.addcmul(text_BSD, text_mlp.gate_B1D, self.txt_mlp(text_hidden_BSD))
         return video_BLD, text_BSD
 
 
@@ -157,14 +157,14 @@ class SingleBlock(nn.Module):
             joint_BJD.
         """
         (triple,) = self.modulation(vector_BD)
-        wide_BJD = self.linear1(modulate(joint_BJD, triple.shift, triple.scale))
+        wide_BJD = self.linear1(modulate(joint_BJD, triple.shift_B1D, triple.scale_B1D))
         qkv_BJD, hidden_BJD = wide_BJD.split(self.widths, dim=-1)
         q_BJNK, k_BJNK, v_BJNK = split_heads(qkv_BJD, self.heads)
         q_BJNK = rotate(self.q_norm(q_BJNK), rotation_JP)
         k_BJNK = rotate(self.k_norm(k_BJNK), rotation_JP)
         attended_BJD = attend(q_BJNK, k_BJNK, v_BJNK, mask_BJ, attention)
         both_BJD = torch.cat([attended_BJD, F.gelu(hidden_BJD, approximate="tanh")], dim=-1)
-        return torch.addcmul(joint_BJD, triple.gate, self.linear2(both_BJD))
+        return torch.addcmul(joint_BJD, triple.gate_B1D, self.linear2(both_BJD))
 
 
 class FinalLayer(nn.Module):
@@ -178,7 +178,7 @@ class FinalLayer(nn.Module):
 
     def forward(self, video_BLD: Tensor, vector_BD: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """Project each token to its patch, and lay the patches out on `grid`: latent_BCTHW."""
-        shift, scale = self.adaLN_modulation(vector_BD).unsqueeze(1).chunk(2, dim=-1)
-        patches_BLD = self.linear(modulate(video_BLD, shift, scale))
+        shift_B1D, scale_B1D = self.adaLN_modulation(vector_BD).unsqueeze(1).chunk(2, dim=-1)
+        patches_BLD = self.linear(modulate(video_BLD, shift_B1D, scale_B1D))
         x = patches_BLD.unflatten(-1, (-1, *self.patch)).unflatten(1, grid)
         return x.permute(0, 4, 1, 5, 2, 6, 3, 7).flatten(6).flatten(4, 5).flatten(2, 3)

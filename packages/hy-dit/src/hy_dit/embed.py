@@ -4,7 +4,6 @@ Shapes: B batch, C channels, T H W latent frames/height/width, L video tokens, D
 """
 
 import math
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -16,20 +15,14 @@ WAVES = 256
 _LONGEST_WAVE = 10_000.0
 
 
-@lru_cache(maxsize=8)
-def _frequencies(device: torch.device) -> Tensor:
-    """Angular frequencies of the waves, 1 down to 1 / 10,000, float32 [128]."""
-    # At a guidance of 6,000 the last bit of a frequency moves the output by 1e-5, and processors disagree on that bit
-    # of a float32 exponential. The argument is rounded as in the released code, the exponential is taken in float64.
-    with torch.inference_mode(False):
-        half = WAVES // 2
-        exponents = -math.log(_LONGEST_WAVE) * torch.arange(half, dtype=torch.float32, device="cpu") / half
-        return exponents.double().exp().float().to(device)
-
-
 def sinusoid(value_B: Tensor) -> Tensor:
     """Encode numbers (0..1000 for time, scale x 1000 for guidance) as cosines, then sines: wave [B, 256], float32."""
-    angles = value_B.float()[:, None] * _frequencies(value_B.device)
+    half = WAVES // 2
+    exponents = -math.log(_LONGEST_WAVE) * torch.arange(half, dtype=torch.float32, device="cpu") / half
+    # At a guidance of 6,000 the last bit of a frequency moves the output by 1e-5, and processors disagree on that bit
+    # of a float32 exponential. The argument is rounded as in the released code, the exponential is taken in float64.
+    frequencies = exponents.double().exp().float()
+    angles = value_B.float()[:, None] * frequencies.to(value_B.device)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 

@@ -57,11 +57,11 @@ class RefinerBlock(nn.Module):
 
     def forward(self, text_BSD: Tensor, condition_BD: Tensor, mask_BS: Tensor | None) -> Tensor:
         """Refine the text; `mask_BS` is True at keys that may be attended."""
-        attention_gate, mlp_gate = self.adaLN_modulation(condition_BD).unsqueeze(1).chunk(2, dim=-1)
+        attention_gate_B1D, mlp_gate_B1D = self.adaLN_modulation(condition_BD).unsqueeze(1).chunk(2, dim=-1)
         q_BSNK, k_BSNK, v_BSNK = split_heads(self.self_attn_qkv(self.norm1(text_BSD)), self.heads)
         attended_BSD = self.self_attn_proj(attend(q_BSNK, k_BSNK, v_BSNK, mask_BS, attention))
-        text_BSD = text_BSD + attention_gate * attended_BSD
-        return text_BSD + mlp_gate * self.mlp(self.norm2(text_BSD))
+        text_BSD = text_BSD + attention_gate_B1D * attended_BSD
+        return text_BSD + mlp_gate_B1D * self.mlp(self.norm2(text_BSD))
 
 
 class RefinerBlocks(nn.Module):
