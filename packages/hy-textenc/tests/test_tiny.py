@@ -1,11 +1,12 @@
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from hy_plugins import TextTokens
 from hy_plugins.testing import TextEncoderContract
 from hy_textenc import TextEncoderError, TinyTextConfig, TinyTextEncoder, load_text_encoder
+from hy_textenc.tokenizer import rows
 from hy_weights import CheckpointError, write_model
 
 SMALL = TinyTextConfig(vocab=64, width=16, layers=2, heads=2, max_tokens=8, pooled_width=12)
@@ -20,7 +21,7 @@ def encoder():
 
 class TestTheTinyEncoderKeepsTheContract(TextEncoderContract):
     def make(self):
-        return TinyTextEncoder(SMALL)
+        return TinyTextEncoder(replace(SMALL, max_tokens=16))
 
 
 def check_equal(actual, expected):
@@ -66,6 +67,30 @@ def test_attention_looks_back_only(encoder):
     # The pooled vector, of the last token, sees the first word through attention only.
     first, second = encoder.encode(["red circle"]), encoder.encode(["blue circle"])
     assert (first.pooled_BD - second.pooled_BD).abs().max() > 1e-4
+
+
+def test_words_that_share_one_row_still_differ(encoder):
+    first, *others = (f"word{index}" for index in range(400))
+    shared = {half: next(w for w in others if equal(rows(w, 64), rows(first, 64)) == half) for half in (0, 1)}
+    for other in shared.values():
+        assert (encoder.encode([first]).pooled_BD - encoder.encode([other]).pooled_BD).abs().max() > 1e-4
+
+
+def equal(one, other):
+    """The one place where two pairs agree, or None."""
+    places = [place for place in (0, 1) if one[place] == other[place]]
+    return places[0] if len(places) == 1 else None
+
+
+@torch.no_grad()
+def test_layers_add_to_what_they_get(encoder):
+    for block in encoder.blocks:
+        for layer in (block.attention_out, block.mlp[-1]):
+            layer.weight.zero_()
+            layer.bias.zero_()
+    row_1, row_2 = rows("red", 64)
+    bare_D = encoder.table.weight[row_1] + encoder.table.weight[row_2] + encoder.positions.weight[1]
+    check_equal(encoder.encode(["red"]).tokens_BSD[0, 1], encoder.norm(bare_D))
 
 
 def test_word_order_matters(encoder):
