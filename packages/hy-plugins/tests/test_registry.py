@@ -165,10 +165,10 @@ def test_a_target_that_cannot_be_imported_names_its_plugin(site, target, reason)
 
 
 def test_an_unknown_name_lists_the_known_and_suggests_the_nearest(site):
-    site.plugin("many", "sampler heun math:sin", "sampler euler math:cos", "filter blur math:tan")
+    site.plugin("many", "sampler heun math:sin", "sampler eulers math:tan", "sampler euler math:cos", "filter blur a:b")
     with pytest.raises(UnknownComponent) as caught:
         Plugins().load("sampler", "eular")
-    assert str(caught.value) == "no sampler 'eular'; did you mean 'euler'?\n  known: euler, heun"
+    assert str(caught.value) == "no sampler 'eular'; did you mean 'euler'?\n  known: euler, eulers, heun"
     assert caught.value.__cause__ is None
     with pytest.raises(UnknownComponent, match=r"^no path 'euler'\n  known: none$"):
         Plugins().load("path", "euler")
