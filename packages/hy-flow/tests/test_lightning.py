@@ -137,8 +137,11 @@ def test_that_share_of_captions_is_dropped_in_training_only(toys, toy_batches, s
 def test_a_frozen_text_encoder_stays_as_it_is(toys, toy_batches):
     module = FlowMatching(*toys, freeze_text_encoder=True, weight_decay=0.5, learning_rate=0.1, warmup_steps=0)
     before = parameters(module)
-    trainer(max_steps=3).fit(module, loader(toy_batches(3)))
+    fit = trainer(max_steps=3)
+    fit.fit(module, loader(toy_batches(3)))
     after = parameters(module)
+    (group,) = fit.optimizers[0].param_groups
+    assert len(group["params"]) == 6
     assert torch.equal(before["text_encoder.table.weight"], after["text_encoder.table.weight"])
     assert not module.text_encoder.training
     assert not any(parameter.requires_grad for parameter in module.text_encoder.parameters())
@@ -179,6 +182,21 @@ class StopAt(Callback):
         if trainer.global_step == self.step:
             trainer.save_checkpoint(self.path)
             trainer.should_stop = True
+
+
+def test_every_epoch_and_every_batch_draws_anew(toys, toy_batches):
+    seen = []
+    toys[0].register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[1].clone()))
+    trainer(max_steps=4).fit(FlowMatching(*toys), loader(toy_batches(1) * 2))
+    assert len({tuple(timestep_B.tolist()) for timestep_B in seen}) == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_latents_of_any_float_type_train_in_float32(toys, toy_batches, dtype):
+    (batch,) = toy_batches(1)
+    module = FlowMatching(*toys)
+    _, loss_B = module._losses(batch["latent_BCTHW"].to(dtype), batch["captions"], key=1)
+    assert loss_B.dtype == torch.float32
 
 
 def test_a_resumed_run_with_averaged_weights_equals_the_uninterrupted_one(toys, toy_batches, tmp_path):

@@ -92,6 +92,11 @@ class FlowMatching(LightningModule):
         if freeze_text_encoder and isinstance(text_encoder, nn.Module):
             text_encoder.requires_grad_(False).eval()
 
+    def models(self) -> dict[str, nn.Module]:
+        """Return what a published checkpoint holds, by folder name."""
+        parts = {"dit": self.backbone, "text_encoder": self.text_encoder}
+        return {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+
     def training_step(self, batch: LatentBatch, batch_idx: int) -> Tensor:
         """Return the mean squared error of the velocity; logs it, and it by noise level."""
         key = self._key("train", self.current_epoch, batch_idx)
@@ -137,10 +142,10 @@ class FlowMatching(LightningModule):
         generator = torch.Generator(latent_BCTHW.device).manual_seed(key)
         latent_BCTHW = latent_BCTHW.float()
         sigma_B = self.noise_levels.sample(latent_BCTHW.shape[0], generator)
-        noise_BCTHW = torch.randn(latent_BCTHW.shape, generator=generator, device=latent_BCTHW.device)
+        noise_BCTHW = torch.empty_like(latent_BCTHW).normal_(generator=generator)
         noisy_BCTHW, target_BCTHW = self.path.sample(latent_BCTHW, noise_BCTHW, sigma_B)
         velocity_BCTHW = self.backbone(noisy_BCTHW, sigma_B * TIMESTEPS, self.text_encoder.encode(captions))
-        return sigma_B, (velocity_BCTHW.float() - target_BCTHW).square().mean(dim=(1, 2, 3, 4))
+        return sigma_B, (velocity_BCTHW - target_BCTHW).square().mean(dim=(1, 2, 3, 4))
 
     def _key(self, stage: str, epoch: int, batch_idx: int) -> int:
         name = f"{self.seed} {stage} {epoch} {batch_idx} {self.global_rank}"

@@ -48,5 +48,5 @@ class LogitNormal:
 
     def sample(self, batch: int, generator: torch.Generator) -> Tensor:
         """Draw `batch` noise levels in (0, 1), float32, on the generator's device."""
-        normal_B = torch.randn(batch, generator=generator, device=generator.device)
+        normal_B = torch.randn(batch, generator=generator, device=generator.device, dtype=torch.float32)
         return shift_sigma(torch.sigmoid(self.mean + self.std * normal_B), self.shift)
