@@ -81,7 +81,7 @@ def cut():
     return _cut
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def textured():
     """A function that makes frames (T, H, W, C) of smooth random texture that drifts to the right."""
 

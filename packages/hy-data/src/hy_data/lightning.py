@@ -3,10 +3,10 @@
 Shapes: B batch, C channels, T H W frames, height, width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import cv2
 import lightning
@@ -45,21 +45,67 @@ def to_video(clips: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
 
 
 class _Steps(Sampler[int]):
-    """Numbers the batches of all epochs in one row, so that no two epochs show the same clips."""
+    """Numbers of batches, going on from those that were trained on, so that a resumed run sees what comes next."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, trained: Callable[[], int]) -> None:
         self.steps = steps
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch, and with the right number after a resume."""
-        self.epoch = epoch
+        self.trained = trained
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.epoch * self.steps, (self.epoch + 1) * self.steps))
+        first = self.trained()
+        return iter(range(first, first + self.steps))
 
     def __len__(self) -> int:
         return self.steps
+
+
+class _Resumable(DataLoader[ClipBatch]):
+    """A loader without a state of its own: Lightning's count of batches says where to go on (see `_Steps`).
+
+    Lightning takes loaders with these two methods for resumable in the middle of an epoch, and warns of others.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class _Clips(lightning.LightningDataModule):
+    """What the data modules share: numbered training batches and a fixed list of validation batches."""
+
+    def __init__(
+        self, train: Dataset[ClipBatch], validation: Dataset[ClipBatch], *, steps: int, num_workers: int
+    ) -> None:
+        super().__init__()
+        self._train = train
+        self._validation = validation
+        self._steps = _Steps(steps, self._trained)
+        self._num_workers = num_workers
+
+    def train_dataloader(self) -> DataLoader[ClipBatch]:
+        """Batches of `video_BCTHW` in [-1, 1] and `captions`, each epoch with new ones."""
+        return _Resumable(
+            self._train,
+            batch_size=None,
+            sampler=self._steps,
+            num_workers=self._num_workers,
+            worker_init_fn=_single_threaded,
+            persistent_workers=self._num_workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader[ClipBatch]:
+        """The validation batches, the same in every epoch."""
+        return DataLoader(self._validation, batch_size=None)
+
+    def _trained(self) -> int:
+        """How many batches this run has trained on, over all its epochs, processes and interruptions."""
+        if self.trainer is None:
+            return 0
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        # `completed` would count a batch too few in a checkpoint that a callback saves at the end of a batch.
+        return progress.processed * self.trainer.world_size  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class _Mixed(Dataset[ClipBatch]):
@@ -127,19 +173,7 @@ def _single_threaded(_worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def _train_loader(batches: Dataset[ClipBatch], sampler: _Steps, num_workers: int) -> DataLoader[ClipBatch]:
-    """Load whole batches in the sampler's order."""
-    return DataLoader(
-        batches,
-        batch_size=None,
-        sampler=sampler,
-        num_workers=num_workers,
-        worker_init_fn=_single_threaded,
-        persistent_workers=num_workers > 0,
-    )
-
-
-class PretrainClips(lightning.LightningDataModule):
+class PretrainClips(_Clips):
     """Clips for training the autoencoder from nothing: the procedural world and moving crops of real photographs.
 
     Images are one-frame videos and come in batches of their own (paper, 4.1: video : image = 4 : 1). Everything is made
@@ -178,17 +212,15 @@ class PretrainClips(lightning.LightningDataModule):
         seed: int = 0,
     ) -> None:
         """Check the settings and read the photographs."""
-        super().__init__()
         if not (0 <= world_fraction <= 1 and 0 <= image_fraction <= 1):
             raise ValueError(
                 f"world_fraction and image_fraction must lie in [0, 1], got {world_fraction} and {image_fraction}"
             )
         if min(frames, batch_size, steps, validation_clips) < 1:
             raise ValueError(f"counts must be at least 1: {frames=}, {batch_size=}, {steps=}, {validation_clips=}")
-        self.num_workers = num_workers
         paths = wheel_photographs() if photos is None else folder_photographs(photos)
         shown, held_out = split_photographs(paths)
-        self._train = _Mixed(
+        train = _Mixed(
             {
                 length: (
                     World(size=size, frames=length, seed=seed),
@@ -202,21 +234,13 @@ class PretrainClips(lightning.LightningDataModule):
             image_fraction=image_fraction,
             seed=seed,
         )
-        self._sampler = _Steps(steps)
-        self._validation = _Fixed(
+        validation = _Fixed(
             World(size=size, frames=frames, split="held-out"),
             KenBurns(held_out, size=size, frames=frames),
             clips=validation_clips,
             batch_size=batch_size,
         )
-
-    def train_dataloader(self) -> DataLoader[ClipBatch]:
-        """Batches of `video_BCTHW` in [-1, 1] and `captions`; each epoch goes on where the last one stopped."""
-        return _train_loader(self._train, self._sampler, self.num_workers)
-
-    def val_dataloader(self) -> DataLoader[ClipBatch]:
-        """The fixed validation batches: the held-out photograph first, then the held-out combinations of the world."""
-        return DataLoader(self._validation, batch_size=None)
+        super().__init__(train, validation, steps=steps, num_workers=num_workers)
 
 
 class _Windows(Dataset[ClipBatch]):
@@ -308,7 +332,7 @@ def _by_bucket(folder: str | Path, buckets: Sequence[Bucket]) -> dict[Bucket, li
     return sorted_clips
 
 
-class ClipShards(lightning.LightningDataModule):
+class ClipShards(_Clips):
     """Clips from the shards of a folder, for training the autoencoder on real footage.
 
     Each clip belongs to the bucket that suits its length and aspect. A batch holds clips of one bucket, which is drawn
@@ -348,15 +372,13 @@ class ClipShards(lightning.LightningDataModule):
         seed: int = 0,
     ) -> None:
         """Check the settings and list the clips."""
-        super().__init__()
         if not (0 <= image_fraction <= 1 and 0 < min_crop <= 1):
             raise ValueError(f"need image_fraction in [0, 1] and min_crop in (0, 1], got {image_fraction}, {min_crop}")
         if min(batch_size, max_interval, steps, len(buckets)) < 1:
             raise ValueError(f"counts must be at least 1: {batch_size=}, {max_interval=}, {steps=}, {len(buckets)=}")
-        self.num_workers = num_workers
         sizes = [Bucket(*bucket) for bucket in buckets]
         clips = _by_bucket(folder, sizes)
-        self._train = _Windows(
+        train = _Windows(
             clips,
             batch_size=batch_size,
             image_fraction=image_fraction,
@@ -364,14 +386,5 @@ class ClipShards(lightning.LightningDataModule):
             min_crop=min_crop,
             seed=seed,
         )
-        self._sampler = _Steps(steps)
         shown = clips if validation_folder is None else _by_bucket(validation_folder, sizes)
-        self._validation = _Centres(shown, batch_size)
-
-    def train_dataloader(self) -> DataLoader[ClipBatch]:
-        """Batches of `video_BCTHW` in [-1, 1] and `captions`; each epoch goes on where the last one stopped."""
-        return _train_loader(self._train, self._sampler, self.num_workers)
-
-    def val_dataloader(self) -> DataLoader[ClipBatch]:
-        """The middle of every clip, in batches of one bucket each."""
-        return DataLoader(self._validation, batch_size=None)
+        super().__init__(train, _Centres(shown, batch_size), steps=steps, num_workers=num_workers)

@@ -19,7 +19,7 @@ from webdataset.compat import WebDataset
 from webdataset.writer import TarWriter
 
 from hy_data.errors import CannotWrite, DataError
-from hy_data.files import staged
+from hy_data.files import cannot_write, staged
 from hy_data.ledger import Ledger, LedgerEntry
 from hy_data.video import encode_video, read_video
 
@@ -84,8 +84,11 @@ class ShardWriter:
         old = sorted(self.folder.glob(_GLOB))
         if old and not self.overwrite:
             raise CannotWrite(f"{self.folder} holds {len(old)} shards already; name another folder, or overwrite them")
-        for path in [*old, self.folder / LEDGER]:
-            path.unlink(missing_ok=True)
+        try:
+            for path in [*old, self.folder / LEDGER]:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
         return self
 
     def write(self, sample: ClipSample) -> LedgerEntry:
