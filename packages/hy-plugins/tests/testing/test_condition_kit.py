@@ -272,6 +272,12 @@ def test_what_the_kit_needs_is_said():
 
 
 def test_a_standard_test_is_overridden_only_with_a_reason():
+    with pytest.raises(TypeError, match=r"Unmarked\.test_bf16 overrides a standard test"):
+
+        class Unmarked(ConditionContract):
+            def test_bf16(self):
+                pass
+
     with pytest.raises(TypeError, match=r"Kit\.test_bf16 overrides a standard test: mark it xfail and give a reason"):
 
         class Kit(ConditionContract):
