@@ -83,14 +83,16 @@ def equal(one, other):
 
 
 @torch.no_grad()
-def test_layers_add_to_what_they_get(encoder):
-    for block in encoder.blocks:
-        for layer in (block.attention_out, block.mlp[-1]):
-            layer.weight.zero_()
-            layer.bias.zero_()
-    row_1, row_2 = rows("red", 64)
-    bare_D = encoder.table.weight[row_1] + encoder.table.weight[row_2] + encoder.positions.weight[1]
-    check_equal(encoder.encode(["red"]).tokens_BSD[0, 1], encoder.norm(bare_D))
+def test_a_block_is_pre_norm_causal_attention_and_a_network_each_added_to_its_input(encoder):
+    block = encoder.blocks[0]
+    tokens_BSD = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1))
+    future_SS = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    parts = block.qkv(block.attention_norm(tokens_BSD)).chunk(3, dim=-1)
+    query, key, value = (part.reshape(2, 5, 2, 8).transpose(1, 2) for part in parts)
+    mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    expected = tokens_BSD + block.attention_out(mixed.transpose(1, 2).reshape(2, 5, 16))
+    expected = expected + block.mlp(block.mlp_norm(expected))
+    check_equal(block(tokens_BSD, future_SS), expected)
 
 
 def test_word_order_matters(encoder):
@@ -176,4 +178,5 @@ def test_an_impossible_size_is_named(values, message):
 def test_the_default_is_the_twins_size():
     encoder = TinyTextEncoder()
     assert encoder.config == TinyTextConfig(2048, 256, 2, 4, 64, 256)
+    assert encoder.table.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert sum(parameter.numel() for parameter in encoder.parameters()) == 2_186_496
