@@ -1,5 +1,7 @@
 """Training lowers the loss, and only the `train` extra brings Lightning."""
 
+from dataclasses import asdict
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ SMALL = VAE3DConfig(latent_channels=4, channels=(8, 8, 8, 8), layers_per_block=1
 @pytest.fixture
 def small_folder(tmp_path):
     torch.manual_seed(0)
-    write_model(tmp_path / "vae", VAE3D(SMALL).state_dict(), SMALL.to_dict())
+    write_model(tmp_path / "vae", VAE3D(SMALL).state_dict(), asdict(SMALL))
     return str(tmp_path / "vae")
 
 

@@ -1,5 +1,7 @@
 """A VAE folder loads as it was written, and a wrong one says what is wrong."""
 
+from dataclasses import asdict
+
 import pytest
 import torch
 from hy_vae3d import VAE3D, VAE3DConfig, load_vae
@@ -10,7 +12,7 @@ SMALL = VAE3DConfig(latent_channels=4, channels=(8, 8, 8, 8), layers_per_block=1
 
 def test_a_written_vae_loads_bit_for_bit(tmp_path):
     vae = VAE3D(SMALL)
-    write_model(tmp_path / "vae", vae.state_dict(), SMALL.to_dict())
+    write_model(tmp_path / "vae", vae.state_dict(), asdict(SMALL))
     loaded = load_vae(tmp_path / "vae")
     assert loaded.config == SMALL
     assert not loaded.training
@@ -19,7 +21,7 @@ def test_a_written_vae_loads_bit_for_bit(tmp_path):
 
 
 def test_half_precision_files_compute_in_float32_unless_told_otherwise(tmp_path):
-    write_model(tmp_path / "vae", VAE3D(SMALL).bfloat16().state_dict(), SMALL.to_dict())
+    write_model(tmp_path / "vae", VAE3D(SMALL).bfloat16().state_dict(), asdict(SMALL))
     assert load_vae(tmp_path / "vae").quant_conv.weight.dtype == torch.float32
     assert load_vae(tmp_path / "vae", dtype=torch.bfloat16).quant_conv.weight.dtype == torch.bfloat16
 
@@ -27,6 +29,6 @@ def test_half_precision_files_compute_in_float32_unless_told_otherwise(tmp_path)
 def test_a_missing_key_is_listed(tmp_path):
     tensors = VAE3D(SMALL).state_dict()
     del tensors["decoder.conv_in.conv.bias"]
-    write_model(tmp_path / "vae", tensors, SMALL.to_dict())
+    write_model(tmp_path / "vae", tensors, asdict(SMALL))
     with pytest.raises(CheckpointError, match=r"1 missing: decoder\.conv_in\.conv\.bias"):
         load_vae(tmp_path / "vae")

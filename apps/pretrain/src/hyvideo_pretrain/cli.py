@@ -1,13 +1,46 @@
-"""`hyvideo pretrain fit --config recipe.yaml`: Lightning CLI over any model and data module."""
+"""`hyvideo pretrain fit --config recipe.yaml`: Lightning CLI over any model and any data module."""
 
+import logging
+import sys
+import warnings
 from collections.abc import Sequence
 
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningCLI
 
+DESCRIPTION = """Train a model from a Lightning CLI config: `hyvideo pretrain fit --config recipe.yaml`.
+Any value of the recipe can be given as an option (`--trainer.max_steps 500 --model.init_args.lr 1e-4`);
+`fit --config recipe.yaml --print_config` shows the whole configuration; `fit --config recipe.yaml --resume` goes on from
+the last checkpoint. Complete recipes: packages/hy-tiny/src/hy_tiny/recipes."""
+
+# Lightning's remarks that no user of this command can act on.
+NOISE = (
+    "args parameter",
+    "treespec",
+    "does not have many workers",
+    "The `srun`",
+    "no `val_dataloader`",
+    "exists and is not empty",
+    "is not supported by the model summary",
+)
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+
 
 def main(argv: Sequence[str]) -> int:
-    """Run Lightning CLI with `argv`, for example `["fit", "--config", "recipe.yaml"]`; return the exit code."""
+    """Run Lightning CLI.
+
+    Args:
+        argv: A Lightning sub-command and its options, for example `["fit", "--config", "recipe.yaml"]`; `--resume`
+            stands for `--ckpt_path last`.
+
+    Returns:
+        The exit code; a wrong configuration exits with 2 by itself, an interrupted run raises `Interrupted`.
+    """
+    for text in NOISE:
+        warnings.filterwarnings("ignore", f".*{text}.*")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    sys.argv[0] = "hyvideo pretrain"  # what jsonargparse calls the program in its messages
     LightningCLI(
         LightningModule,
         LightningDataModule,
@@ -15,6 +48,15 @@ def main(argv: Sequence[str]) -> int:
         subclass_mode_data=True,
         save_config_kwargs={"overwrite": True},
         auto_configure_optimizers=False,
-        args=list(argv),
+        parser_kwargs={"description": DESCRIPTION},
+        args=expand(argv),
     )
     return 0
+
+
+def expand(argv: Sequence[str]) -> list[str]:
+    """Spell `--resume` out, and let checkpoints hold tensors and plain values only: nothing in them is executed."""
+    arguments = ["--ckpt_path=last" if argument == "--resume" else argument for argument in argv]
+    if arguments and arguments[0] in SUBCOMMANDS:
+        arguments.insert(1, "--weights_only=true")
+    return arguments

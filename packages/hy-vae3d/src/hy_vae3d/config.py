@@ -1,7 +1,6 @@
 """The shape of a causal 3D VAE, as plain numbers."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from hy_plugins.errors import HyError
 
@@ -60,10 +59,6 @@ class VAE3DConfig:
         if name not in PRESETS:
             raise VAEConfigError(f"no VAE preset {name!r}; there are: {', '.join(sorted(PRESETS))}")
         return PRESETS[name]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON-ready values."""
-        return asdict(self) | {"channels": list(self.channels)}
 
 
 PRESETS = {

@@ -1,0 +1,89 @@
+"""Stage 1: footage to captioned clips, one per shot."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hy_data import (
+    Bucket,
+    Ledger,
+    MeasuredCaptioner,
+    Packing,
+    StoredClip,
+    buckets_for,
+    index_shards,
+    pack_footage,
+    street_clip,
+)
+from hy_data.ledger import LedgerEntry
+
+from hyvideo_demo.layout import DemoError, Options
+
+STREET_CAPTIONS = (
+    "a view from above of a white bus driving along a grey street",
+    "a man in a dark suit rides past cars and a taxi in warm light",
+    "a cyclist waits at a crossing behind a grey van while cars pass",
+    "cars drive along a city street behind a green fence with a bicycle",
+    "a person walks past a bicycle that leans against an old stone wall",
+    "a close view of bicycle wheels behind a blurred post",
+)
+PIXELS = 112 * 48
+SHORT_SIDE = 96
+LEAST_FRAMES = 5
+MOST_SHOTS = 12
+
+
+class ListedCaptioner:
+    """Gives each shot its line of a list."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self.lines = lines
+
+    def caption(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the line of `sample["shot"]`, which counts from 1."""
+        shot = int(sample["shot"])
+        if shot > len(self.lines):
+            raise DemoError(f"shot {shot} has no caption: the list has {len(self.lines)} lines")
+        return {"short": self.lines[shot - 1]}
+
+
+def choose_captioner(options: Options) -> ListedCaptioner | MeasuredCaptioner:
+    """Return the captioner that suits the options.
+
+    Raises:
+        DemoError: The captions' file cannot be read, or has an empty line.
+    """
+    if options.captions:
+        try:
+            lines = Path(options.captions).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeError) as error:
+            raise DemoError(f"{options.captions}: cannot be read as captions, one line per shot ({error})") from error
+        if not lines or not all(line.strip() for line in lines):
+            raise DemoError(f"{options.captions}: needs one caption per line and no empty line")
+        return ListedCaptioner(lines)
+    return MeasuredCaptioner() if options.video else ListedCaptioner(STREET_CAPTIONS)
+
+
+def cut(options: Options, shards: Path, report: Callable[[LedgerEntry], None]) -> Ledger:
+    """Split the footage into shots and write one clip per shot to `shards`.
+
+    Raises:
+        DemoError: Nothing of it can be used; the message gives the reasons.
+    """
+    video = options.video or str(street_clip())
+    packing = Packing(min_frames=LEAST_FRAMES, short_side=SHORT_SIDE)
+    ledger = pack_footage(
+        [video], shards, captioner=choose_captioner(options), packing=packing, overwrite=True, report=report
+    )
+    if not any(entry.accepted for entry in ledger):
+        reasons = "; ".join(sorted({entry.reason for entry in ledger})) or "it holds no frames"
+        raise DemoError(f"{video}: no shot of at least {LEAST_FRAMES} frames can be used: {reasons}")
+    return ledger
+
+
+def clips_and_buckets(shards: Path, frames: int) -> tuple[list[StoredClip], list[Bucket]]:
+    """Return the first shots' clips, and the sizes they are brought to: one picture size, several durations."""
+    clips = index_shards(shards)[:MOST_SHOTS]
+    first = clips[0].description
+    lengths = sorted({length for length in (LEAST_FRAMES, 9, 13, 17, frames) if length <= frames})
+    return clips, buckets_for([first["width"] / first["height"]], frames=lengths, pixels=PIXELS)

@@ -1,0 +1,93 @@
+"""Where the demo puts things, and what it was asked for."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hy_plugins import HyError
+
+
+class DemoError(HyError):
+    """The demo cannot go on with what it was given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the demo was asked for; kept in `demo.json`, so that `--resume` goes on with the same.
+
+    Attributes:
+        video: Footage to learn from; empty for the street clip.
+        captions: A text file with one line per shot; empty for the street clip's own, or measured ones.
+        frames: Frames of the sampled videos, 4n+1; shorter shots give shorter ones.
+        vae_steps: Steps that adapt the autoencoder.
+        dit_steps: Steps that train the transformer.
+        seed: Of everything random.
+    """
+
+    video: str
+    captions: str
+    frames: int
+    vae_steps: int
+    dit_steps: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The files of a demo folder."""
+
+    root: Path
+
+    @property
+    def shards(self) -> Path:
+        """The clips, as shards."""
+        return self.root / "shards"
+
+    @property
+    def latents(self) -> Path:
+        """The clips, compressed."""
+        return self.root / "latents"
+
+    @property
+    def vae(self) -> Path:
+        """The adapted autoencoder, its latents brought to deviation one."""
+        return self.root / "vae"
+
+    @property
+    def checkpoint(self) -> Path:
+        """What `hyvideo sample` takes."""
+        return self.root / "checkpoint"
+
+    @property
+    def samples(self) -> Path:
+        """The sampled videos and the image."""
+        return self.root / "samples"
+
+    def run(self, name: str) -> Path:
+        """A training run's folder: its recipe, its losses, its last checkpoint."""
+        return self.root / "runs" / name
+
+
+def open_folder(root: Path, options: Options, *, resume: bool, overwrite: bool) -> Options:
+    """Make the demo folder, or take up an old one.
+
+    Returns:
+        The options to go on with: those given, or with `resume` those the folder was begun with.
+
+    Raises:
+        DemoError: The folder holds a demo already, or anything else, or nothing to resume.
+    """
+    record = root / "demo.json"
+    if resume:
+        if not record.is_file():
+            raise DemoError(f"{root} holds no demo to resume; run without --resume")
+        return Options(**json.loads(record.read_text(encoding="utf-8")))
+    if record.is_file() and not overwrite:
+        raise DemoError(
+            f"{root} holds a demo already: --resume goes on with it, --overwrite begins anew, --out elsewhere"
+        )
+    if not record.is_file() and root.exists() and any(root.iterdir()):
+        raise DemoError(f"{root} is not empty and not a demo's folder; choose another with --out")
+    root.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(asdict(options), indent=2) + "\n", encoding="utf-8")
+    return options
