@@ -137,3 +137,8 @@ def test_the_rules_see_what_they_should():
     assert uses("torch.distributed", tree)
     assert uses("torch.nn", ast.parse("import torch\nprint(torch.nn.functional.pad)"))
     assert not uses("torch.nn", ast.parse("import torch.nnx"))
+
+
+def test_one_distribution_brings_opencv():
+    """Two would share a folder: whichever is updated or removed last breaks the other."""
+    assert set(DISTRIBUTIONS["cv2"]) == {"opencv-python-headless"}

@@ -8,6 +8,7 @@ what this finds: an import that was never declared, a file that is not packed, a
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -179,6 +180,7 @@ def check_package(member: Member, setup: Setup, room: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check each package, also after one has failed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a stopped job, too, removes its environments
     members = read_members()
     options = parse(argv, members)
     failed: list[str] = []
