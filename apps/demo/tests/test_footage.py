@@ -1,0 +1,66 @@
+"""Footage becomes one captioned clip per shot, or the message says why it cannot."""
+
+import numpy as np
+import pytest
+from hy_data import write_video
+from hyvideo_demo.footage import STREET_CAPTIONS, choose_captioner, clips_and_buckets, cut
+from hyvideo_demo.layout import DemoError, Options
+
+
+def options(**values):
+    given = {"video": "", "captions": "", "frames": 9, "vae_steps": 1, "dit_steps": 1, "seed": 0}
+    return Options(**(given | values))
+
+
+def moving_square(frames):
+    video = np.zeros((frames, 64, 96, 3), np.uint8)
+    for number in range(frames):
+        video[number, 20:40, 4 * number : 4 * number + 20] = (200, 40, 40)
+    return video
+
+
+@pytest.fixture
+def footage(tmp_path):
+    write_video(tmp_path / "in.mp4", moving_square(12), 25)
+    return str(tmp_path / "in.mp4")
+
+
+def test_one_clip_per_shot_with_a_measured_caption(tmp_path, footage):
+    ledger = cut(options(video=footage), tmp_path / "shards", lambda entry: None)
+    assert [(entry.start, entry.stop, entry.accepted) for entry in ledger] == [(0, 12, True)]
+    clips, buckets = clips_and_buckets(tmp_path / "shards", 9)
+    assert clips[0].description["captions"]["short"].startswith("shot 1")
+    assert {bucket.frames for bucket in buckets} == {5, 9}
+
+
+def test_captions_come_from_the_file_that_is_named(tmp_path, footage):
+    (tmp_path / "captions.txt").write_text("a red square moves right\n")
+    cut(options(video=footage, captions=str(tmp_path / "captions.txt")), tmp_path / "shards", lambda entry: None)
+    clips, _ = clips_and_buckets(tmp_path / "shards", 9)
+    assert clips[0].description["captions"]["short"] == "a red square moves right"
+
+
+@pytest.mark.parametrize("text", ["", "one\n\nthree\n"])
+def test_captions_without_words_are_refused(tmp_path, text):
+    (tmp_path / "captions.txt").write_text(text)
+    with pytest.raises(DemoError, match="one caption per line"):
+        choose_captioner(options(captions=str(tmp_path / "captions.txt")))
+
+
+def test_the_street_clip_has_a_caption_for_each_of_its_six_shots():
+    captioner = choose_captioner(options())
+    assert [captioner.caption({"shot": shot})["short"] for shot in range(1, 7)] == list(STREET_CAPTIONS)
+    with pytest.raises(DemoError, match="shot 7 has no caption"):
+        captioner.caption({"shot": 7})
+
+
+def test_a_clip_of_one_frame_is_refused_with_the_reason(tmp_path):
+    write_video(tmp_path / "one.mp4", moving_square(1), 25)
+    with pytest.raises(DemoError, match=r"no shot of at least 5 frames.*shorter than 5 frames"):
+        cut(options(video=str(tmp_path / "one.mp4")), tmp_path / "shards", lambda entry: None)
+
+
+def test_a_file_that_is_no_video_is_refused_with_its_name(tmp_path):
+    (tmp_path / "notes.mp4").write_text("not a video")
+    with pytest.raises(DemoError, match=r"notes\.mp4"):
+        cut(options(video=str(tmp_path / "notes.mp4")), tmp_path / "shards", lambda entry: None)
