@@ -61,6 +61,7 @@ def test_help_lists_the_commands_with_their_summaries(commands, capsys, argv):
     assert usage == "usage: hyvideo COMMAND [ARGUMENT ...]"
     assert commands == "commands:\n  echo  a summary\n  fail  a summary"
     assert "HYVIDEO_DEBUG=1" in notes
+    assert "HY_PLUGINS_STRICT=1" in notes
     assert not {"echo_target", "fail_target"} & set(sys.modules)
 
 

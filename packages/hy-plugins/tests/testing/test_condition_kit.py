@@ -183,6 +183,18 @@ class ChangesPrepared(EverySite):
         return given
 
 
+class CountsInPrepared(EverySite):
+    def prepare(self, batch):
+        return super().prepare(batch) | {"steps_B": torch.zeros(len(batch["depth_B1THW"]))}
+
+    def null(self, prepared):
+        return prepared | super().null(prepared)
+
+    def contribute(self, prepared, t_B):
+        prepared["steps_B"].add_(0.1)
+        return super().contribute(prepared, t_B)
+
+
 class KnowsTheStep(EverySite):
     steps = 0
 
@@ -226,8 +238,8 @@ class Float32Inside(EverySite):
 class Overflows(EverySite):
     def contribute(self, prepared, t_B):
         given = super().contribute(prepared, t_B)
-        huge = torch.tensor(3.4e38).to(given.time_BD.dtype)  # finite in float32, infinite in bfloat16
-        return replace(given, time_BD=given.time_BD + huge)
+        huge_D = torch.tensor([3.4e38] + [0.0] * 31).to(given.time_BD.dtype)  # infinite in bfloat16 only
+        return replace(given, time_BD=given.time_BD + huge_D)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +261,7 @@ class Overflows(EverySite):
         (NullHalves, "null_is_batch_size_stable", "not close"),
         (PreparesAgain, "prepare_runs_once", "'NoneType' object is not callable"),
         (ChangesPrepared, "prepare_runs_once", "not equal"),
+        (CountsInPrepared, "prepare_runs_once", "['steps_B']"),
         (KnowsTheStep, "prepare_runs_once", "not equal"),
         (NeedsNeighbours, "ranks_agree", "not close"),
         (LocalMask, "ranks_agree", "['mask 0']"),

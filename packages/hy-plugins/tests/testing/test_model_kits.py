@@ -37,6 +37,7 @@ class Patches(torch.nn.Module):
         self.up = torch.nn.ConvTranspose3d(6, 3, (2, 2, 2), stride=(2, 2, 2))
 
     def encode(self, video_BCTHW):
+        assert video_BCTHW.abs().max() <= 1
         first_BCTHW = video_BCTHW[:, :, :1]
         mean, logvar = self.down(torch.cat([first_BCTHW, video_BCTHW], 2)).chunk(2, 1)
         return self.posterior(mean, logvar)
