@@ -4,6 +4,7 @@ The levels between our own packages are import-linter's job (`uv run lint-import
 """
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
@@ -60,11 +61,13 @@ def is_under(module: str, parent: str) -> bool:
     return f"{module}.".startswith(f"{parent}.")
 
 
-def allowed(member: Member, file: str) -> set[str]:
-    """The distributions that importing a file may need: an extra's in ``lightning.py``, pytest in ``testing``."""
-    names = {required_name(requirement) for requirement in member.dependencies}
-    if file == "lightning.py":
-        names |= {required_name(requirement) for extra in member.extras.values() for requirement in extra}
+def allowed(member: Member, file: str, tree: ast.Module) -> set[str]:
+    """The distributions that importing a file may need: an extra's where ``lightning.py`` or the docstring says so."""
+    named = (
+        list(member.extras) if file == "lightning.py" else re.findall("extra `(.+?)`", ast.get_docstring(tree) or "")
+    )
+    listed = [*member.dependencies, *(requirement for extra in named for requirement in member.extras[extra])]
+    names = {required_name(requirement) for requirement in listed}
     if file.startswith("testing"):
         names.add("pytest")
     if file == "plugin.py":  # only hy-plugins' loader imports it
@@ -78,7 +81,7 @@ def test_importing_a_file_needs_declared_dependencies_only(member):
         f"{file}: {module}"
         for file, tree in files(member).items()
         for module in eager_imports(tree)
-        if is_foreign(module, member) and not distributions(module) & allowed(member, file)
+        if is_foreign(module, member) and not distributions(module) & allowed(member, file, tree)
     }
     assert undeclared == set()
 
