@@ -1,0 +1,141 @@
+"""`hyvideo sample`: its options, and what they mean."""
+
+import argparse
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hyvideo_sample.settings import SampleError, Settings
+
+_USAGE = """hyvideo sample PROMPT --model MODEL [--out FILE] [option ...]
+       hyvideo sample --prompts FILE --model MODEL --out FOLDER [option ...]
+       hyvideo sample --replay FILE [--out FILE] [option ...]"""
+
+_ABOUT = "Turn a prompt into a video, many prompts into many, or repeat a video from the settings stored in it."
+
+_NOTES = """A setting that is not given is the model's own (`sampling` in its config.json), or
+else the default above. The settings go into the file: --replay repeats them, and on
+the same machine and versions gives the same frames.
+
+examples:
+  hyvideo sample "a white van drives to the right" --model demo/checkpoint --out van.mp4
+  hyvideo sample "a red ball" --model demo/checkpoint --size 96x64 --frames 1 --out ball.png
+  hyvideo sample --prompts captions.txt --model demo/checkpoint --out clips
+  hyvideo sample --replay van.mp4 --seed 1 --out another-van.mp4"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the command line asks for.
+
+    Attributes:
+        given: the settings that were given.
+        model: a bundled name or a folder.
+        prompts: a file with one prompt per line.
+        replay: a sample to repeat.
+        out: a file; with `prompts`, a folder.
+        overwrite: whether existing files may be replaced.
+        threads: CPU threads; None leaves it to torch.
+    """
+
+    given: dict[str, Any]
+    model: str | None
+    prompts: Path | None
+    replay: Path | None
+    out: Path | None
+    overwrite: bool
+    threads: int | None
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `hyvideo sample`.
+
+    Returns:
+        0, or 1 if some prompts of a file failed.
+
+    Raises:
+        HyError: what was asked for can't be made; the message says what would be right.
+        CheckpointError: the model is damaged.
+    """
+    request = parse(argv)
+    from hyvideo_sample.session import run  # brings torch, which takes seconds: not for --help or a wrong option
+
+    return run(request)
+
+
+def parse(argv: Sequence[str]) -> Request:
+    """Read the command line.
+
+    Raises:
+        SampleError: options contradict each other, one is missing, or a setting has a wrong value.
+    """
+    options = vars(_parser().parse_args(argv))
+    given = {field.name: options.pop(field.name) for field in dataclasses.fields(Settings) if field.name in options}
+    if size := options.pop("size", None):
+        given["width"], given["height"] = size
+    request = Request(given=given, **options)
+    if request.prompts and (request.replay or "prompt" in given):
+        raise SampleError("--prompts stands alone: leave out the PROMPT and --replay")
+    if not (request.prompts or request.replay or "prompt" in given):
+        raise SampleError("nothing to sample: give a PROMPT, --prompts or --replay; see `hyvideo sample --help`")
+    if request.prompts and request.out is None:
+        raise SampleError("--prompts needs --out, the folder that its videos go to")
+    if request.threads is not None and request.threads < 1:
+        raise SampleError(f"threads is {request.threads}; it must be at least 1")
+    Settings(**given)
+    return request
+
+
+def _parser() -> argparse.ArgumentParser:
+    usual = Settings()
+    parser = argparse.ArgumentParser(
+        prog="hyvideo sample",
+        usage=_USAGE,
+        description=_ABOUT,
+        epilog=_NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,  # only what was given replaces the model's or the video's own
+        allow_abbrev=False,
+    )
+    what = parser.add_argument_group("what to sample")
+    what.add_argument("prompt", metavar="PROMPT", nargs="?", help="what the video shows")
+    what.add_argument("--prompts", metavar="FILE", type=Path, default=None, help="one prompt per line")
+    text = "repeat this video or picture; settings that are given too replace its own"
+    what.add_argument("--replay", metavar="FILE", type=Path, default=None, help=text)
+    text = "a bundled name or a folder; `hyvideo plugins` lists the names (kind model). --replay finds it by itself"
+    what.add_argument("--model", metavar="MODEL", default=None, help=text)
+
+    picture = parser.add_argument_group("settings: the video")
+    picture.add_argument("--size", metavar="WIDTHxHEIGHT", type=_size, help=f"multiples of 16 (default {usual.size})")
+    text = f"4n+1, such as 17, 33 or 129; 1 is a picture (default {usual.frames})"
+    picture.add_argument("--frames", metavar="N", type=int, help=text)
+    picture.add_argument("--fps", metavar="F", type=float, help=f"frames per second (default {usual.fps:g})")
+
+    way = parser.add_argument_group("settings: the way there")
+    way.add_argument("--seed", metavar="N", type=int, help=f"of the noise it starts from (default {usual.seed})")
+    way.add_argument("--steps", metavar="N", type=int, help=f"more are slower and finer (default {usual.steps})")
+    text = f"more spends more steps on layout, fewer on detail; 1 is even (default {usual.shift:g})"
+    way.add_argument("--shift", metavar="X", type=float, help=text)
+    text = f"how strictly the prompt is followed; 1 is off and twice as fast (default {usual.guidance:g})"
+    way.add_argument("--guidance", metavar="X", type=float, help=text)
+    way.add_argument("--negative", metavar="TEXT", help="what it must not show (default nothing)")
+    text = f"float32 or bfloat16, which takes half the memory (default {usual.dtype})"
+    way.add_argument("--dtype", metavar="TYPE", help=text)
+    way.add_argument("--device", metavar="NAME", help="cpu, cuda, or auto: cuda when there is one (default auto)")
+
+    rest = parser.add_argument_group("the rest")
+    text = "an .mp4, or a .png for one frame; with --prompts a folder (default: named after prompt and seed)"
+    rest.add_argument("--out", metavar="PLACE", type=Path, default=None, help=text)
+    rest.add_argument("--overwrite", action="store_true", default=False, help="replace files that exist")
+    rest.add_argument("--threads", metavar="N", type=int, default=None, help="CPU threads (default: torch decides)")
+    return parser
+
+
+def _size(text: str) -> tuple[int, int]:
+    matched = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text)
+    if not matched:
+        raise argparse.ArgumentTypeError(f"'{text}' is not WIDTHxHEIGHT, such as 112x48")
+    return int(matched[1]), int(matched[2])

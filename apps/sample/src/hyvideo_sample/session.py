@@ -1,0 +1,91 @@
+"""One run of the command: gather, check everything, make, report."""
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from hy_plugins import HyError, Plugins
+
+from hyvideo_sample.checkpoint import Checkpoint, open_checkpoint
+from hyvideo_sample.cli import Request
+from hyvideo_sample.files import Record, check_place, read_record, slug, suffix
+from hyvideo_sample.pipeline import Pipeline, placed
+from hyvideo_sample.progress import Stages
+from hyvideo_sample.settings import SampleError, Settings
+
+
+def run(request: Request) -> int:
+    """Do what a command line asks for.
+
+    Returns:
+        0, or 1 if some prompts of a file failed.
+
+    Raises:
+        HyError: what was asked for can't be made; nothing was written.
+        CheckpointError: the model is damaged.
+    """
+    started = time.monotonic()
+    plugins = Plugins()
+    record = read_record(request.replay) if request.replay else None
+    checkpoint = open_checkpoint(request.model or (record and record.model), plugins)
+    if record:
+        _compare_models(record, checkpoint, request)
+    settings = placed(replace(record.settings if record else checkpoint.defaults, **request.given))
+    checkpoint.check(settings)
+    prompts = _prompts(request, settings)
+    for out in prompts:
+        check_place(out, settings, overwrite=request.overwrite)
+    if request.threads:
+        torch.set_num_threads(request.threads)
+    with Stages() as stages:
+        pipeline = Pipeline(checkpoint=checkpoint, settings=settings, plugins=plugins, stages=stages)
+        pipeline.run(prompts)
+    if pipeline.failures and not request.prompts:
+        raise next(iter(pipeline.failures.values()))
+    _report(prompts, pipeline.failures, settings, time.monotonic() - started, request)
+    return 1 if pipeline.failures else 0
+
+
+def _compare_models(record: Record, checkpoint: Checkpoint, request: Request) -> None:
+    """Refuse to repeat a sample with another model, unless that model was asked for."""
+    if record.model_sha256 == checkpoint.digest:
+        return
+    what = f"{request.replay} was made with another model than {checkpoint.name} is now"
+    if not request.model:
+        digests = f"manifest {record.model_sha256[:12]} then, {checkpoint.digest[:12]} now"
+        raise SampleError(f"{what} ({digests}); give --model with the old one's place, or {checkpoint.name} to use it")
+    print(f"note: {what}: the frames will differ", file=sys.stderr)
+
+
+def _prompts(request: Request, settings: Settings) -> dict[Path, str]:
+    """The files to make, each with its prompt."""
+    ending = suffix(settings)
+    if request.prompts is None:
+        if request.out:
+            return {request.out: settings.prompt}
+        if request.replay:
+            return {request.replay.with_name(f"{request.replay.stem}-replay{ending}"): settings.prompt}
+        return {Path(f"{slug(settings.prompt)}-{settings.seed}{ending}"): settings.prompt}
+    try:
+        lines = request.prompts.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise SampleError(f"{request.prompts} is not UTF-8 text; save it as that, one prompt per line") from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise SampleError(f"{request.prompts} holds no prompt; write one per line")
+    folder = request.out or Path()
+    return {folder / f"{number:03}-{slug(prompt)}{ending}": prompt for number, prompt in enumerate(prompts, start=1)}
+
+
+def _report(
+    prompts: Mapping[Path, str], failures: Mapping[Path, HyError], settings: Settings, seconds: float, request: Request
+) -> None:
+    for error in failures.values():
+        print(f"failed: {error}", file=sys.stderr)
+    length = f", {settings.frames} frames, {settings.frames / settings.fps:.2f} s at {settings.fps:g} fps"
+    what = settings.size + (length if settings.frames > 1 else "")
+    made = f"{len(prompts) - len(failures)} of {len(prompts)} samples in " if request.prompts else ""
+    print(f"{made}{request.out if made else next(iter(prompts))}: {what}, made in {seconds:.1f} s")

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+from hyvideo_sample.cli import main, parse
+from hyvideo_sample.settings import SampleError, Settings
+
+
+def test_only_what_is_given_is_passed_on():
+    request = parse(["a ball", "--size", "112x48", "--steps", "4", "--model", "tiny"])
+    assert request.given == {"prompt": "a ball", "width": 112, "height": 48, "steps": 4}
+    assert (request.model, request.out, request.overwrite) == ("tiny", None, False)
+
+
+def test_every_setting_has_an_option():
+    argv = "--negative no --seed 1 --shift 2 --guidance 3 --frames 5 --fps 6 --dtype bfloat16 --device cpu".split()
+    request = parse(["a ball", "--size", "32x16", "--steps", "4", *argv])
+    assert request.given.keys() == set(Settings.__dataclass_fields__)
+    assert Settings(**request.given).fps == 6.0
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "nothing to sample: give a PROMPT, --prompts or --replay"),
+        (["a ball", "--prompts", "a.txt", "--out", "x"], "--prompts stands alone"),
+        (["--replay", "a.mp4", "--prompts", "a.txt", "--out", "x"], "--prompts stands alone"),
+        (["--prompts", "a.txt"], "--prompts needs --out"),
+        (["a ball", "--threads", "0"], "threads is 0; it must be at least 1"),
+        (["a ball", "--steps", "0"], "steps is 0"),
+        (["a ball", "--size", "635x271"], "640x272 is the nearest"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(argv, message):
+    with pytest.raises(SampleError, match=message):
+        parse(argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["a ball", "--size", "64"], "'64' is not WIDTHxHEIGHT, such as 112x48"),
+        (["a ball", "--size", "64x64x3"], "is not WIDTHxHEIGHT"),
+        (["a ball", "--steps", "many"], "--steps: invalid int value: 'many'"),
+        (["a ball", "--step", "3"], "hyvideo sample: error: unrecognized arguments: --step"),
+    ],
+)
+def test_what_cannot_be_read_ends_with_code_2_and_a_message(argv, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_teaches_the_forms_and_the_defaults(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for part in ("--replay van.mp4", "--size WIDTHxHEIGHT", "(default 64x64)", "(default 30)", "such as 17, 33"):
+        assert part in text
+
+
+def test_a_replay_may_change_settings():
+    request = parse(["--replay", "clip.mp4", "--seed", "1"])
+    assert (request.replay, request.given) == (Path("clip.mp4"), {"seed": 1})

@@ -1,0 +1,276 @@
+"""The command from its arguments to its files."""
+
+import gc
+import os
+import weakref
+
+import numpy as np
+import pytest
+from hy_data import CannotWrite, probe, read_settings, read_video
+from hy_weights import CheckpointError
+from hyvideo_sample import pipeline
+from hyvideo_sample.cli import main
+from hyvideo_sample.settings import SampleError
+from PIL import Image
+
+
+@pytest.fixture
+def sampled(checkpoint):
+    """Runs the command on the tiny model and gives the frames."""
+
+    def run(*argv, prompt="a red ball", out="clip.mp4", model=checkpoint):
+        assert main([prompt, "--model", str(model), "--out", out, "--overwrite", *argv]) == 0
+        return read_video(out).frames_THWC
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def plain_THWC(checkpoint, tmp_path_factory):
+    """The frames of `sampled()`."""
+    out = tmp_path_factory.mktemp("plain") / "clip.mp4"
+    assert main(["a red ball", "--model", str(checkpoint), "--out", str(out)]) == 0
+    return read_video(out).frames_THWC
+
+
+@pytest.fixture
+def _no_weights(monkeypatch):
+    monkeypatch.setattr(pipeline.Pipeline, "run", lambda self, prompts: pytest.fail("weights would have been loaded"))
+
+
+def test_a_prompt_becomes_a_video_of_the_models_own_size(checkpoint, capsys):
+    assert main(["A red ball, rolling", "--model", str(checkpoint)]) == 0
+    info = probe("a-red-ball-rolling-0.mp4")
+    assert (info.width, info.height, info.frames, info.fps) == (48, 32, 5, 12.5)
+    stored = read_settings("a-red-ball-rolling-0.mp4")
+    del stored["packages"], stored["model_sha256"]
+    assert stored == {
+        "prompt": "A red ball, rolling",
+        "negative": "",
+        "seed": 0,
+        "steps": 2,
+        "shift": 3.0,
+        "guidance": 3.0,
+        "width": 48,
+        "height": 32,
+        "frames": 5,
+        "fps": 12.5,
+        "dtype": "float32",
+        "device": "cpu",
+        "model": str(checkpoint),
+    }
+    shown = capsys.readouterr()
+    assert shown.out.startswith("a-red-ball-rolling-0.mp4: 48x32, 5 frames, 0.40 s at 12.5 fps, made in ")
+    stages = ["check", "load the text", "encode", "load the transformer", "denoise", "load the VAE", "decode and write"]
+    found = [shown.err.find(stage) for stage in stages]
+    assert found == sorted(found)
+    assert found[0] >= 0
+    assert "2/2 steps" in shown.err
+
+
+def test_options_replace_the_models_defaults(sampled):
+    assert sampled("--size", "32x64", "--frames", "9", "--fps", "10").shape == (9, 64, 32, 3)
+    assert probe("clip.mp4").fps == 10
+
+
+def test_the_same_settings_give_the_same_frames(sampled, plain_THWC):
+    assert np.array_equal(sampled(), plain_THWC)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["--seed", "1"],
+        ["--guidance", "9"],
+        ["--guidance", "1"],
+        ["--shift", "9"],
+        ["--steps", "3"],
+        ["--negative", "blue"],
+    ],
+    ids=" ".join,
+)
+def test_each_setting_changes_the_video(sampled, plain_THWC, change):
+    assert not np.array_equal(sampled(*change), plain_THWC)
+
+
+def test_a_prompt_that_is_cut_is_noted(sampled, capsys):
+    sampled(prompt="word " * 20)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
+    assert lines == ["note: a prompt has 21 tokens; only the first 16 are read"]
+
+
+def test_the_prompt_changes_the_video(sampled, plain_THWC):
+    assert not np.array_equal(sampled(prompt="green grass"), plain_THWC)
+
+
+def test_one_frame_is_a_picture_with_its_settings(sampled, checkpoint):
+    assert main(["a ball", "--model", str(checkpoint), "--frames", "1"]) == 0
+    assert Image.open("a-ball-0.png").size == (48, 32)
+    assert main(["--replay", "a-ball-0.png"]) == 0
+    assert np.array_equal(np.asarray(Image.open("a-ball-0.png")), np.asarray(Image.open("a-ball-0-replay.png")))
+
+
+def test_bfloat16_is_near_but_not_the_same(sampled, plain_THWC):
+    coarse_THWC = sampled("--dtype", "bfloat16")
+    assert 0 < np.abs(coarse_THWC.astype(int) - plain_THWC).mean() < 20
+
+
+def test_a_distilled_model_takes_guidance_as_an_input(sampled, make_checkpoint):
+    model = make_checkpoint(guidance_embed=True)
+    assert not np.array_equal(sampled(model=model), sampled("--guidance", "8", model=model))
+
+
+def test_a_replay_gives_the_same_frames(sampled):
+    frames = sampled("--seed", "7", "--guidance", "2.5", "--negative", "blue")
+    assert main(["--replay", "clip.mp4"]) == 0
+    assert np.array_equal(read_video("clip-replay.mp4").frames_THWC, frames)
+    assert read_settings("clip-replay.mp4") == read_settings("clip.mp4")
+
+
+def test_a_replay_with_a_change_is_that_sample(sampled):
+    sampled(out="clip.mp4")
+    assert main(["--replay", "clip.mp4", "--seed", "1", "--out", "other.mp4"]) == 0
+    assert np.array_equal(read_video("other.mp4").frames_THWC, sampled("--seed", "1"))
+
+
+def test_a_replay_wants_the_same_model(sampled, make_checkpoint, capsys):
+    frames = sampled(model=make_checkpoint("model"))
+    make_checkpoint("model", seed=1)
+    with pytest.raises(SampleError, match=r"clip.mp4 was made with another model than .*model is now.* give --model"):
+        main(["--replay", "clip.mp4"])
+    capsys.readouterr()
+    assert main(["--replay", "clip.mp4", "--model", "model"]) == 0
+    assert "another model" in capsys.readouterr().err
+    assert not np.array_equal(read_video("clip-replay.mp4").frames_THWC, frames)
+
+
+def test_a_replay_without_its_model_says_what_to_give(sampled, make_checkpoint):
+    model = make_checkpoint("model")
+    sampled(model=model)
+    model.rename("elsewhere")
+    with pytest.raises(SampleError, match=r"no model .*give --model"):
+        main(["--replay", "clip.mp4"])
+    assert main(["--replay", "clip.mp4", "--model", "elsewhere"]) == 0
+
+
+def write_prompts(*lines, encoding="utf-8"):
+    with open("prompts.txt", "w", encoding=encoding) as file:
+        file.write("\n".join(lines))
+
+
+def batch(checkpoint, *argv):
+    return main(["--prompts", "prompts.txt", "--out", "clips", "--model", str(checkpoint), *argv])
+
+
+def test_many_prompts_load_the_model_once_and_give_what_each_alone_gives(checkpoint, sampled, monkeypatch, capsys):
+    loads = []
+    load_dit = pipeline.load_dit
+    monkeypatch.setattr(pipeline, "load_dit", lambda *args, **named: loads.append(1) or load_dit(*args, **named))
+    write_prompts("A red ball", "", "  green grass everywhere ", "🎈", encoding="utf-8-sig")
+    assert batch(checkpoint) == 0
+    assert loads == [1]
+    assert "3 of 3 samples in clips: 48x32, 5 frames" in capsys.readouterr().out
+    names = ["001-a-red-ball.mp4", "002-green-grass-everywhere.mp4", "003-sample.mp4"]
+    assert sorted(os.listdir("clips")) == names
+    assert read_settings("clips/002-green-grass-everywhere.mp4")["prompt"] == "green grass everywhere"
+    alone = sampled(prompt="green grass everywhere")
+    assert np.array_equal(read_video("clips/002-green-grass-everywhere.mp4").frames_THWC, alone)
+
+
+def test_one_failing_prompt_does_not_stop_the_others(checkpoint, monkeypatch, capsys):
+    def write(out, *args):
+        if out.name.startswith("001"):
+            raise CannotWrite(f"cannot write {out}: the disk is full")
+        write_sample(out, *args)
+
+    write_sample = pipeline.write_sample
+    monkeypatch.setattr(pipeline, "write_sample", write)
+    write_prompts("a", "b")
+    assert batch(checkpoint) == 1
+    shown = capsys.readouterr()
+    assert os.listdir("clips") == ["002-b.mp4"]
+    assert "1 of 2 samples in clips" in shown.out
+    assert "failed: cannot write clips/001-a.mp4: the disk is full" in shown.err
+
+
+def test_a_latent_that_became_infinite_is_not_written(make_checkpoint, tmp_path):
+    with pytest.raises(SampleError, match=r"clip.mp4: the latent became infinite"):
+        main(["a ball", "--model", str(make_checkpoint(dit_scale=1e30)), "--out", "clip.mp4"])
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_each_part_is_freed_before_the_next_is_loaded(sampled, monkeypatch):
+    parts = []
+
+    def watched(load):
+        def loading(*args, **named):
+            gc.collect()
+            assert [part() for part in parts] == [None] * len(parts)
+            parts.append(weakref.ref(part := load(*args, **named)))
+            return part
+
+        return loading
+
+    plugins_load = pipeline.Plugins.load
+    monkeypatch.setattr(pipeline, "load_text_encoder", watched(pipeline.load_text_encoder))
+    monkeypatch.setattr(pipeline, "load_dit", watched(pipeline.load_dit))
+    monkeypatch.setattr(pipeline.Plugins, "load", lambda self, kind, name: watched(plugins_load(self, kind, name)))
+    sampled()
+    assert len(parts) == 3
+
+
+def test_a_damaged_model_is_refused_by_its_manifest(make_checkpoint, tmp_path):
+    weights = make_checkpoint() / "vae" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"vae/model.safetensors is changed"):
+        main(["a ball", "--model", "other"])
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+@pytest.mark.usefixtures("_no_weights")
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--out", "there.mp4"], "exists already"),
+        (["--out", "clip.gif"], "written as .mp4"),
+        (["--frames", "1", "--out", "there.mp4/a.png"], "Not a directory"),
+        (["--frames", "6"], "5 and 9 are the nearest"),
+        (["--negative", "rain", "--guidance", "1"], "no effect"),
+        (["--model", "nowhere"], "no model 'nowhere'"),
+    ],
+)
+def test_what_is_wrong_is_said_before_weights_are_loaded(checkpoint, tmp_path, argv, message):
+    (tmp_path / "there.mp4").write_bytes(b"mine")
+    with pytest.raises(SampleError, match=message):
+        main(["a ball", "--model", str(checkpoint), *argv])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"there.mp4": b"mine"}
+
+
+@pytest.mark.usefixtures("_no_weights")
+def test_prompts_are_checked_before_weights_are_loaded(checkpoint):
+    write_prompts("", "  ")
+    with pytest.raises(SampleError, match=r"prompts.txt holds no prompt"):
+        batch(checkpoint)
+    write_prompts("caf\u00e9", encoding="latin-1")
+    with pytest.raises(SampleError, match=r"prompts.txt is not UTF-8 text"):
+        batch(checkpoint)
+    write_prompts("a", "b")
+    os.makedirs("clips")
+    with open("clips/002-b.mp4", "w"), pytest.raises(SampleError, match=r"clips/002-b.mp4 exists already"):
+        batch(checkpoint)
+
+
+@pytest.mark.usefixtures("_no_weights")
+def test_cuda_that_is_not_there_is_said(checkpoint, monkeypatch):
+    monkeypatch.setattr(pipeline.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SampleError, match=r"torch finds none here; --device cpu"):
+        main(["a ball", "--model", str(checkpoint), "--device", "cuda"])
+
+
+def test_threads_are_set(checkpoint, monkeypatch):
+    threads = []
+    monkeypatch.setattr(pipeline.torch, "set_num_threads", threads.append)
+    assert main(["a ball", "--model", str(checkpoint), "--threads", "3"]) == 0
+    assert threads == [3]
