@@ -60,11 +60,11 @@ def test_aspects_are_compared_by_ratio():
 def test_fitting_crops_the_centre_and_averages_areas():
     frames_THWC = np.zeros((2, 40, 100, 3), np.uint8)
     frames_THWC[:, :, 30:70] = 100  # the centre square
-    frames_THWC[1, ::2, 30:70] = 200
-    fitted = fit(frames_THWC, 20, 20)
-    assert fitted.shape == (2, 20, 20, 3)
+    frames_THWC[1, ::4, 30:70] = 200
+    fitted = fit(frames_THWC, 10, 10)
+    assert fitted.shape == (2, 10, 10, 3)
     assert (fitted[0] == 100).all()
-    assert (fitted[1] == 150).all()  # not 100 or 200, as picking pixels would give
+    assert (fitted[1] == 125).all()  # not 100 or 200, as picking pixels would give
 
 
 def test_fitting_a_tall_clip_crops_above_and_below():
@@ -92,7 +92,7 @@ def numbered_pixels(count=40):
 @pytest.mark.parametrize("max_interval", [1, 3, 100])
 def test_windows_are_regular_and_inside(max_interval):
     rng, intervals, crops = np.random.default_rng(0), set(), set()
-    for _ in range(80):
+    for _ in range(30):
         window = random_window(numbered_pixels(), Bucket(9, 16, 16), rng, max_interval=max_interval, min_crop=0.5)
         assert window.shape == (9, 16, 16, 3)
         steps = np.unique(np.diff(window[..., 0].astype(int), axis=0))

@@ -42,7 +42,7 @@ def test_long_shots_are_cut_evenly_and_short_ones_refused(tmp_path, footage):
     assert np.abs(clip.frames_THWC.astype(int) - read_video(footage).frames_THWC[20:]).mean() < 3
 
 
-@pytest.mark.parametrize(("short_side", "size"), [(None, (48, 64)), (24, (24, 32)), (30, (30, 40)), (100, (48, 64))])
+@pytest.mark.parametrize(("short_side", "size"), [(30, (30, 40)), (100, (48, 64))])
 def test_clips_are_shrunk_but_never_enlarged(tmp_path, footage, short_side, size):
     packing = Packing(short_side=short_side)
     pack_footage([footage], tmp_path / "out", captioner=MeasuredCaptioner(), packing=packing)

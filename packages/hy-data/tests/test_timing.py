@@ -43,6 +43,12 @@ def test_a_variable_rate_is_read_at_its_usual_interval():
     assert ticks(timing, [timing.time(s, 0) for s in stamps], 30) == [0, 1, 2, 3, 4, 12, 13, 14, 15]
 
 
+def test_one_frame_left_out_makes_a_rate_variable():
+    stamps = [40 * n for n in range(30) if n != 15]
+    timing = timeline(stamps, [40] * 29, MS, [Fraction(25)])
+    assert (timing.constant, timing.rate, timing.count(timing.rate)) == (False, 25, 30)
+
+
 def test_an_unusual_rate_stays_what_it_is_and_bursts_are_capped():
     assert timeline([0, 100, 200, 900], [100] * 4, MS, []).rate == 10
     assert timeline([0, 1, 2, 3, 900], [1] * 5, MS, []).rate == 240

@@ -4,6 +4,7 @@ import struct
 import tracemalloc
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from hy_data.errors import CannotWrite, DataError, EmptyVideo, NoSettings, NotAVideo, TruncatedVideo
@@ -50,15 +51,22 @@ def test_colours_are_kept_and_tagged(tmp_path):
         np.testing.assert_allclose(back[0, 16, left], colour, atol=4)
 
 
+def test_colour_has_detail_too(textured):
+    frames = np.full((1, 64, 64, 3), 128, np.uint8)
+    frames[..., 0], frames[..., 2] = textured(1, 64, 64, seed=1)[..., 0], textured(1, 64, 64, seed=2)[..., 0]
+    assert np.abs(read_video(encode_video(frames, 25, crf=0)).frames_THWC.astype(int) - frames).mean() < 4
+
+
 def test_the_same_frames_give_the_same_bytes(tmp_path, textured):
     frames = textured()
     write_video(tmp_path / "a.mp4", frames, 25, metadata={"seed": 1})
     write_video(tmp_path / "b.mp4", iter(list(frames)), 25, metadata={"seed": 1})
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    assert b"threads=1 " in (tmp_path / "a.mp4").read_bytes()  # x264 writes its settings down; threads change the bytes
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 5), (7, 9), (12, None), (29, 30), (25, 99), (30, None), (4, 4)])
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts"])
 def test_a_stretch_is_the_same_as_the_slice(tmp_path, suffix, start, stop, numbered, numbers, encode):
     # A key frame every 8 frames, so that seeking has somewhere to land.
     codec = "mpeg4" if suffix == "avi" else "libx264"
@@ -72,6 +80,9 @@ def test_another_rate_holds_or_leaves_out_frames(tmp_path, numbered, numbers, en
     doubled = read_video(path, fps=50)
     assert (numbers(doubled.frames_THWC), doubled.fps) == ([n for n in range(10) for _ in range(2)], 50)
     assert numbers(read_video(path, fps=50, start=5, stop=9).frames_THWC) == [2, 3, 3, 4]
+    first, held, _ = iter_frames(path, fps=50, stop=3)
+    first[:] = 0
+    assert held.any()  # a frame that is shown twice is given as two arrays
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -167,8 +178,6 @@ def test_zero_bytes(tmp_path):
 
 
 def test_sound_alone_is_no_video(tmp_path):
-    import av
-
     with av.open(str(tmp_path / "a.mp4"), "w") as output:
         stream = output.add_stream("aac", rate=48000)
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
@@ -179,9 +188,15 @@ def test_sound_alone_is_no_video(tmp_path):
         read_video(tmp_path / "a.mp4")
 
 
+def packets(path):
+    """The whole packets of a file's video."""
+    with av.open(str(path)) as container:
+        return [packet for packet in container.demux(video=0) if packet.size and not packet.is_corrupt]
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
 def test_a_file_cut_short_says_how_much_is_readable(tmp_path, textured, suffix, encode, cut):
-    frames = np.concatenate([textured(1, seed=number) for number in range(30)])  # each as large as the next
+    frames = np.concatenate([textured(1, seed=number // 2) for number in range(30)])  # some of them B-frames
     path = tmp_path / f"a.{suffix}"
     encode(path, frames, codec="mpeg4" if suffix == "avi" else "libx264", faststart=suffix == "mp4")
     whole = read_video(path).frames_THWC
@@ -192,6 +207,7 @@ def test_a_file_cut_short_says_how_much_is_readable(tmp_path, textured, suffix, 
         read_video(path)
     readable = caught.value.readable
     assert 10 <= readable < 30
+    assert len(packets(path)) - 4 < readable <= len(packets(path))
     np.testing.assert_array_equal(read_video(path, stop=readable).frames_THWC, whole[:readable])
     seen = []
     with pytest.raises(TruncatedVideo):
@@ -201,17 +217,32 @@ def test_a_file_cut_short_says_how_much_is_readable(tmp_path, textured, suffix, 
         read_video(path, start=readable - 2, stop=30)
 
 
+def test_a_file_cut_between_two_frames_gives_those_before_which_none_is_missing(tmp_path, numbered, numbers, encode):
+    path = encode(tmp_path / "a.mp4", numbered(30), faststart=True)
+    shown = [packet.pts // 512 for packet in packets(path)]
+    content, places = path.read_bytes(), [packet.pos for packet in packets(path)]
+    assert shown != sorted(shown)  # some frames are stored before others that are shown earlier
+    for count in range(5, 25):
+        path.write_bytes(content[: places[count]])
+        complete = next(number for number in range(30) if number not in shown[:count])
+        with pytest.raises(TruncatedVideo) as caught:
+            read_video(path)
+        assert complete - 3 <= caught.value.readable <= complete
+        assert numbers(read_video(path, stop=caught.value.readable).frames_THWC) == list(range(caught.value.readable))
+
+
 def test_a_file_cut_before_its_index(tmp_path, numbered, encode, cut):
-    path = cut(encode(tmp_path / "a.mp4", numbered(20)), 0.6)
-    for source in (path, path.read_bytes()):
+    path = encode(tmp_path / "a.mp4", numbered(20))
+    before = tmp_path / "before.mp4"
+    before.write_bytes(path.read_bytes()[: path.read_bytes().index(b"moov") - 4])
+    cut(path, 0.6)
+    for source in (path, path.read_bytes(), before):
         with pytest.raises(TruncatedVideo, match="before its index") as caught:
             read_video(source)
         assert caught.value.readable == 0
 
 
 def test_a_whole_file_with_longer_sound_is_not_truncated(tmp_path, numbered):
-    import av
-
     with av.open(str(tmp_path / "a.mkv"), "w") as output:
         video, audio = output.add_stream("libx264", rate=25), output.add_stream("aac", rate=48000)
         video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"

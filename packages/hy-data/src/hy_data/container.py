@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 from av.container import InputContainer
@@ -168,10 +169,17 @@ def _refuse_cut_mp4(source: Source) -> None:
         )
 
 
+class _Stamp(NamedTuple):
+    """The timing of one packet, in the stream's time base: when it is shown, when it is decoded, for how long."""
+
+    pts: int | None
+    dts: int | None
+    duration: int | None
+
+
 def _list_packets(container: InputContainer, stream: VideoStream) -> tuple[Timeline | None, bool]:
     """Read every packet's timing, None when no packet is whole, and whether the file breaks off early."""
-    stamps: list[int | None] = []
-    durations: list[int | None] = []
+    stamps: list[_Stamp] = []
     packets, last_end, broken = 0, Fraction(0), False
     try:
         for packet in container.demux():
@@ -184,24 +192,36 @@ def _list_packets(container: InputContainer, stream: VideoStream) -> tuple[Timel
             packets += 1
             broken = broken or packet.is_corrupt
             if packet.size and not packet.is_discard and not packet.is_corrupt:
-                stamps.append(packet.pts)
-                durations.append(packet.duration)
+                stamps.append(_Stamp(packet.pts, packet.dts, packet.duration))
     except FFmpegError:
         broken = True
-    if not stamps:
-        return None, broken or stream.frames > packets
     rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
-    timing = timeline(stamps, durations, stream.time_base or Fraction(1, 1000), rates)
-    return timing, broken or _announces_more(container, stream, packets, last_end, timing)
+    truncated = broken or _announces_more(container, stream, packets, last_end)
+    if not stamps:
+        return None, truncated
+    known = _without_gaps(stamps) if truncated else stamps
+    return timeline(
+        [s.pts for s in known], [s.duration for s in known], stream.time_base or Fraction(1, 1000), rates
+    ), truncated
 
 
-def _announces_more(
-    container: InputContainer, stream: VideoStream, packets: int, last_end: Fraction, timing: Timeline
-) -> bool:
+def _announces_more(container: InputContainer, stream: VideoStream, packets: int, last_end: Fraction) -> bool:
     """Whether the file's index, or else its stated duration, promises more than its packets give."""
     if stream.frames:
         return stream.frames > packets
-    if not container.duration or timing.first is None:
+    if not container.duration or not last_end:
         return False
     stated = Fraction(container.duration + (container.start_time or 0), av.time_base)
-    return stated - last_end > max(2 * timing.interval, stated / 50)
+    return stated - last_end > max(2 / (stream.average_rate or Fraction(25)), stated / 50)
+
+
+def _without_gaps(stamps: list[_Stamp]) -> list[_Stamp]:
+    """Of a file that breaks off, the frames before which none can be missing.
+
+    Frames are stored in the order of decoding, and none is shown before it is decoded: what is lost would have been
+    shown after the last decoding time that is there.
+    """
+    last_dts = next((stamp.dts for stamp in reversed(stamps) if stamp.dts is not None), None)
+    if last_dts is None:
+        return stamps
+    return [stamp for stamp in stamps if stamp.pts is None or stamp.pts <= last_dts] or stamps[:1]

@@ -212,8 +212,10 @@ def _show(source: Source, seen: Inspection, rate: Fraction, start: int, stop: in
     """Sample and hold: frame `n` is what is on screen at time `n / rate`."""
     timing = seen.timing
     held: VideoFrame | None = None
-    tick, latest = start, Fraction(0)
+    tick, latest, last = start, Fraction(0), timing.time(timing.last, timing.frames - 1)
     for time, frame in decode_from(source, timing, start / rate):
+        if time > last:
+            break  # of a file that breaks off: a frame before this one may be missing
         begins = min(timing.tick(time, rate), stop)
         if held is not None and tick < begins:
             yield from _repeat(held, seen, begins - tick)
@@ -221,7 +223,7 @@ def _show(source: Source, seen: Inspection, rate: Fraction, start: int, stop: in
         if tick >= stop:
             return
         held, latest = frame, time
-    broken = seen.truncated or latest < timing.time(timing.last, timing.frames - 1)
+    broken = seen.truncated or latest < last
     end = min(timing.tick(latest, rate) + 1, stop) if broken else stop
     if held is not None and tick < end:
         yield from _repeat(held, seen, end - tick)
