@@ -184,18 +184,21 @@ def test_help_is_quick_and_imports_no_torch(site):
     assert min(seconds) < 0.3
 
 
-def test_a_reader_that_leaves_is_no_error(site):
-    endless = "def main(argv):\n    for line in range(10**6):\n        print(line)\n    return 0"
-    site.plugin("many", "command many many_target:main", many_target=endless)
-    code = """
-import os, subprocess
+CLOSED_PIPE = """
+import os
 read, write = os.pipe()
 os.dup2(write, 1)
 os.close(read)
 os.close(write)
 raise SystemExit(main())
 """
-    done = site.run("many", code=code)
+
+
+@pytest.mark.parametrize("lines", [1, 10**5])
+def test_a_reader_that_leaves_is_no_error(site, lines):
+    target = f"def main(argv):\n    for line in range({lines}):\n        print(line)\n    return 0"
+    site.plugin("many", "command many many_target:main", many_target=target)
+    done = site.run("many", code=CLOSED_PIPE)
     assert (done.returncode, done.stderr) == (141, "")
 
 

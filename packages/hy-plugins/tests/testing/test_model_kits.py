@@ -278,6 +278,9 @@ class TestUnguidedMixer(MixerKit):
 
 
 class Unpooling(Mixer):
+    def forward(self, latent_BCTHW, timestep_B, text):
+        return super().forward(latent_BCTHW, timestep_B, text)
+
     def read(self, text):
         assert text.pooled_BD is None
         return (self.text(text.tokens_BSD) * text.mask_BS[..., None]).sum(1)
