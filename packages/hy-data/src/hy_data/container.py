@@ -110,8 +110,6 @@ def decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFram
     stream.thread_type = "AUTO"
     with suppress(InvalidDataError):
         for packet in container.demux(stream):
-            if packet.is_corrupt:
-                break
             yield from packet.decode()
     # Frames that the decoder holds back for reordering; it refuses when the end of the file already flushed it.
     with suppress(FFmpegError):
