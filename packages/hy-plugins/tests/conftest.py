@@ -57,7 +57,7 @@ class Site:
         prelude = f"import sys; from hy_plugins.cli import main; sys.path[:] = {self.path!r}"
         command = [sys.executable, "-c", f"{prelude}\n{code}", *argv]
         source = str(Path(hy_plugins.cli.__file__).parents[1])
-        environment = os.environ | {"PYTHONPATH": source} | environment
+        environment = os.environ | {"PYTHONPATH": source, "PYTHONUNBUFFERED": ""} | environment
         return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
 
 

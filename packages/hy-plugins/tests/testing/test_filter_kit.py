@@ -45,7 +45,7 @@ class NoReason(LongEnough):
 class NotANumber(LongEnough):
     def keep(self, sample):
         verdict = super().keep(sample)
-        return Verdict(verdict.keep, float("nan"), verdict.reason)
+        return Verdict(verdict.keep, 1.0 if verdict.keep else float("nan"), verdict.reason)
 
 
 class PlainBool(LongEnough):

@@ -54,12 +54,18 @@ class Backwards(Euler):
 
 class Timesteps(Euler):
     def sample(self, velocity, noise_BCTHW, sigmas):
-        return super().sample(lambda x, sigma: velocity(x, sigma * 1000), noise_BCTHW, sigmas)
+        return super().sample(lambda x, sigma: velocity(x, sigma * 1.5), noise_BCTHW, sigmas)
 
 
 class OneStep(Euler):
     def sample(self, velocity, noise_BCTHW, sigmas):
         return super().sample(velocity, noise_BCTHW, sigmas[[0, -1]])
+
+
+class NeedsTwoSteps(Euler):
+    def sample(self, velocity, noise_BCTHW, sigmas):
+        assert sigmas[2] < sigmas[1]
+        return super().sample(velocity, noise_BCTHW, sigmas)
 
 
 class StopsEarly(Euler):
@@ -72,10 +78,11 @@ class StopsEarly(Euler):
     [
         (InPlace, "straight_path", "the sampler wrote into the noise"),
         (Backwards, "straight_path", "not close"),
+        (NeedsTwoSteps, "straight_path", "IndexError"),
         (StopsEarly, "straight_path", "not close"),
-        (Timesteps, "straight_path", "velocity's sigma is 1000.0"),
+        (Timesteps, "straight_path", "velocity's sigma is 1.5"),
         (OneStep, "converges", "the error is "),
-        (Timesteps, "converges", "velocity's sigma is 1000.0"),
+        (Timesteps, "converges", "velocity's sigma is 1.5"),
     ],
 )
 def test_a_broken_sampler_is_seen(broken_promises, sampler, broken, message):
