@@ -52,6 +52,7 @@ def run(command: Sequence[str | Path], cwd: Path, *, show: bool = False) -> str:
     """Run a command without the caller's Python settings; its output is shown, or returned and shown on failure."""
     kept = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "VIRTUAL_ENV"}}
     kept["HY_PLUGINS_STRICT"] = "1"
+    kept.setdefault("OMP_NUM_THREADS", "1")  # as the workspace's conftest.py, which does not come along
     output = None if show else subprocess.PIPE
     sys.stdout.flush()
     done = subprocess.run(command, cwd=cwd, env=kept, stdout=output, stderr=subprocess.STDOUT, text=True, check=False)
