@@ -6,7 +6,12 @@ import weakref
 
 import numpy as np
 import pytest
+import torch
 from hy_data import CannotWrite, probe, read_settings, read_video
+from hy_dit import load_dit
+from hy_flow import guided, sample, sigmas
+from hy_textenc import load_text_encoder
+from hy_vae3d import load_vae
 from hy_weights import CheckpointError
 from hyvideo_sample import pipeline
 from hyvideo_sample.cli import main
@@ -108,6 +113,20 @@ def test_one_frame_is_a_picture_with_its_settings(sampled, checkpoint):
     assert Image.open("a-ball-0.png").size == (48, 32)
     assert main(["--replay", "a-ball-0.png"]) == 0
     assert np.array_equal(np.asarray(Image.open("a-ball-0.png")), np.asarray(Image.open("a-ball-0-replay.png")))
+
+
+@torch.no_grad()
+def test_a_picture_is_what_the_parts_compute(checkpoint):
+    assert main(["a ball", "--model", str(checkpoint), "--frames", "1", "--seed", "5", "--negative", "rain"]) == 0
+    encode = load_text_encoder(checkpoint / "text_encoder").encode
+    dit, vae = load_dit(checkpoint / "dit"), load_vae(checkpoint / "vae")
+    noise_BCTHW = torch.randn(1, 4, 1, 4, 6, generator=torch.Generator().manual_seed(5))
+    velocity = guided(dit, encode(["a ball"]), encode(["rain"]), 3.0)
+    latent_BCTHW = sample(velocity, noise_BCTHW, sigmas(2, 3.0))
+    picture_CHW = vae.decode(latent_BCTHW / vae.scaling_factor)[0, :, 0].clamp(-1, 1)
+    expected_HWC = np.interp(picture_CHW.permute(1, 2, 0).numpy(), [-1, 1], [0, 255])
+    assert expected_HWC.std() > 20
+    np.testing.assert_allclose(np.asarray(Image.open("a-ball-5.png")), expected_HWC, atol=0.6)
 
 
 def test_bfloat16_is_near_but_not_the_same(sampled, plain_THWC):
