@@ -15,7 +15,9 @@ def clips():
     return [world.clip(index) for index in range(CLIPS)]
 
 
-@pytest.mark.parametrize(("size", "frames"), [((48, 48), 9), ((64, 64), 17), ((48, 80), 5), ((32, 32), 2)])
+@pytest.mark.parametrize(
+    ("size", "frames"), [((48, 48), 9), ((64, 64), 17), ((48, 80), 5), ((32, 32), 2), ((112, 96), 3)]
+)
 def test_the_truth_scores_one(size, frames):
     world = World(size=size, frames=frames, split="all")
     clips = [world.clip(index) for index in range(60)]

@@ -71,6 +71,19 @@ def test_something_passing_before_a_still_camera(textured):
     )
 
 
+def test_strong_colour_counts_more_than_faint():
+    frames_THWC = np.full((1, 40, 60, 3), (120, 120, 150), np.uint8)
+    frames_THWC[:, :16] = (250, 10, 10)
+    assert MeasuredCaptioner().caption({"frames_THWC": frames_THWC})["colour"] == "red"
+
+
+def test_flat_parts_do_not_hide_motion(textured):
+    frames_THWC = np.full((12, 96, 160, 3), 128, np.uint8)
+    frames_THWC[:, 36:48] = textured(12, 12, 160, shift=3)
+    assert MeasuredCaptioner().caption({"frames_THWC": frames_THWC, "fps": 10})["motion"] == "the camera moves left"
+    assert measure_motion(frames_THWC, 10).right == pytest.approx(30 / 160, rel=0.25)
+
+
 def test_flat_and_single_frames_have_no_motion():
     for count in (1, 5):
         motion = measure_motion(np.full((count, 32, 32, 3), 90, np.uint8), 25)

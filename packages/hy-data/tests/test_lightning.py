@@ -184,8 +184,12 @@ def test_shards_come_in_batches_of_one_bucket(shards):
     sizes = {shape[2:] for shape in shapes}
     assert sizes == {(17, 32, 48), (5, 32, 48), (5, 48, 32), (1, 32, 48), (1, 48, 32)}
     assert {shape[:2] for shape in shapes} == {(3, 3)}
-    long = sum(shape[2] == 17 for shape in shapes)
-    assert long > sum(shape[2:] == (5, 32, 48) for shape in shapes)  # two clips against one
+
+
+def test_buckets_are_drawn_by_the_number_of_their_clips(shards):
+    data = ClipShards(shards, buckets=BUCKETS, batch_size=1, image_fraction=1, steps=400)
+    tall = sum(batch["video_BCTHW"].shape[3] == 48 for batch in data.train_dataloader())
+    assert 70 < tall < 117  # one clip of four: 100 are expected, if each bucket had the same chance 133
 
 
 def test_windows_differ_and_depend_on_seed_and_number_only(shards):

@@ -60,15 +60,35 @@ def test_windows_never_leave_the_photograph(tmp_path):
         assert inner_THW.mean() < 0.02
 
 
-def test_shrinking_averages_instead_of_sparkling(tmp_path):
-    checks_HWC = np.indices((512, 512)).sum(axis=0)[..., None].repeat(3, axis=-1) % 2 * 255
-    cv2.imwrite(str(tmp_path / "a.png"), checks_HWC.astype(np.uint8))
-    source = KenBurns([tmp_path / "a.png"], size=(24, 24), frames=3)
-    clips = [source.clip(index) for index in range(30)]
-    shrunk = [clip for clip in clips if clip.std() < 30]
-    assert len(shrunk) > 15
-    for clip in shrunk:
-        np.testing.assert_allclose(clip.mean(), 127.5, atol=3)
+@pytest.fixture
+def measured_windows(tmp_path):
+    """Frames over a photograph whose red tells the column and whose blue is a checkerboard; their scales."""
+    columns, rows = np.meshgrid(np.arange(256), np.arange(256))
+    checks = (columns + rows) % 2 * 255
+    cv2.imwrite(str(tmp_path / "a.png"), np.dstack([checks, rows, columns]).astype(np.uint8))
+    source = KenBurns([tmp_path / "a.png"], size=(32, 32), frames=3)
+    frames = [frame_HWC.astype(float) for index in range(60) for frame_HWC in source.clip(index)]
+    y, x = np.indices((32, 32)) - 15.5
+    slopes = [((f[..., 0] * x).sum() / (x * x).sum(), (f[..., 0] * y).sum() / (y * y).sum()) for f in frames]
+    return frames, np.hypot(*np.transpose(slopes))
+
+
+def test_windows_are_even_grids_of_all_sizes(measured_windows):
+    frames, scales = measured_windows
+    largest = 256 / (32 * (np.cos(np.radians(6)) + np.sin(np.radians(6))))
+    assert scales.min() < 1.1
+    assert scales.max() == pytest.approx(largest, rel=0.01)
+    for frame_HWC, scale in zip(frames, scales, strict=True):
+        if scale > 0.998 * largest:  # such a window fits in one place only, the middle
+            assert frame_HWC[..., :2].mean(axis=(0, 1)) == pytest.approx([127.5, 127.5], abs=1)
+
+
+def test_shrinking_averages_instead_of_sparkling(measured_windows):
+    frames, scales = measured_windows
+    shrunk = [frame_HWC[..., 2] for frame_HWC, scale in zip(frames, scales, strict=True) if scale > 1.5]
+    assert len(shrunk) > 60
+    assert max(blue_HW.std() for blue_HW in shrunk) < 30
+    assert np.mean(shrunk) == pytest.approx(127.5, abs=2)
 
 
 def test_neighbouring_frames_are_alike_but_not_the_same(folder):

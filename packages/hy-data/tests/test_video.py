@@ -54,15 +54,15 @@ def test_colours_are_kept_and_tagged(tmp_path):
 def test_colour_has_detail_too(textured):
     frames = np.full((1, 64, 64, 3), 128, np.uint8)
     frames[..., 0], frames[..., 2] = textured(1, 64, 64, seed=1)[..., 0], textured(1, 64, 64, seed=2)[..., 0]
-    assert np.abs(read_video(encode_video(frames, 25, crf=0)).frames_THWC.astype(int) - frames).mean() < 4
+    assert np.abs(read_video(encode_video(frames, 25, crf=0)).frames_THWC.astype(int) - frames).mean() < 3
 
 
 def test_the_same_frames_give_the_same_bytes(tmp_path, textured):
-    frames = textured()
+    frames = textured(3, 160, 160)
     write_video(tmp_path / "a.mp4", frames, 25, metadata={"seed": 1})
     write_video(tmp_path / "b.mp4", iter(list(frames)), 25, metadata={"seed": 1})
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
-    assert b"threads=1 " in (tmp_path / "a.mp4").read_bytes()  # x264 writes its settings down; threads change the bytes
+    assert b" threads=1 " in (tmp_path / "a.mp4").read_bytes()  # x264 writes its settings down; threads change the bytes
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 5), (7, 9), (12, None), (29, 30), (25, 99), (30, None), (4, 4)])
@@ -208,6 +208,7 @@ def test_a_file_cut_short_says_how_much_is_readable(tmp_path, textured, suffix, 
     readable = caught.value.readable
     assert 10 <= readable < 30
     assert len(packets(path)) - 4 < readable <= len(packets(path))
+    assert suffix != "avi" or readable == len(packets(path))  # no frame there waits for a later one
     np.testing.assert_array_equal(read_video(path, stop=readable).frames_THWC, whole[:readable])
     seen = []
     with pytest.raises(TruncatedVideo):
