@@ -38,7 +38,7 @@ def train(data, steps):
 
     class Watch(lightning.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            losses.append(float(outputs["loss"]))
+            losses.append(float(trainer.callback_metrics["loss"]))
 
     trainer = lightning.Trainer(
         max_steps=steps,

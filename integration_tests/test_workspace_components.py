@@ -1,6 +1,8 @@
 """What all members offer together: every plugin loads beside the others, and every component's target can be had."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 from hy_plugins import Plugins, protocols, testing
@@ -9,6 +11,18 @@ from members import ROOT, read_members
 MEMBERS = read_members()
 PLUGINS = Plugins(discover=True, strict=False)
 OFFERED = [(component, plugin) for plugin in PLUGINS.loaded for component in plugin.components]
+
+LISTING = """
+import sys
+from hy_plugins.cli import main
+code = main(["--help"])
+heavy = {"torch", "numpy", "lightning", "cv2", "transformers"} & sys.modules.keys()
+assert code == 0 and not heavy, (code, heavy)
+"""
+
+
+def test_listing_the_commands_imports_nothing_heavy():
+    subprocess.run([sys.executable, "-c", LISTING], check=True, timeout=60)
 
 
 def test_no_plugin_is_broken():

@@ -11,6 +11,7 @@ data:
 trainer:
   accelerator: cpu
   max_steps: 2
+  default_root_dir: FOLDER
   limit_val_batches: 0
   logger: false
   enable_progress_bar: false

@@ -1,10 +1,14 @@
-"""`hyvideo demo`: footage in, a trained model and sampled videos out, in minutes on two CPU cores."""
+"""`hyvideo demo`: footage in, a trained model and sampled videos out, in minutes on two CPU cores.
+
+Shapes: T frames, H W height, width, C channels.
+"""
 
 import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from hy_data import Bucket, StoredClip
 from hy_data.ledger import LedgerEntry
 from hy_plugins import Plugins
 from hy_vae3d import load_vae
@@ -114,7 +118,7 @@ class Demo:
 
             footage.cut(self.options, self.layout.shards, tell)
 
-    def _adapt(self, buckets: Sequence[footage.Bucket]) -> None:
+    def _adapt(self, buckets: Sequence[Bucket]) -> None:
         self._heading("Adapt the bundled tiny autoencoder to the shots")
         if self.resume and (self.layout.vae / "manifest.json").is_file():
             return
@@ -123,7 +127,7 @@ class Demo:
         values = {"weights": str(weights), "buckets": sizes, "steps": self.options.vae_steps, "seed": self.options.seed}
         training.fit(self.plugins, self.layout, "vae", values, resume=self.resume)
 
-    def _encode(self, clips: Sequence[footage.StoredClip], buckets: Sequence[footage.Bucket]) -> list[latents.Shot]:
+    def _encode(self, clips: Sequence[StoredClip], buckets: Sequence[Bucket]) -> list[latents.Shot]:
         self._heading("Compress the clips")
         with self._progress() as progress:
             task = progress.add_task("clips", total=len(clips))

@@ -1,4 +1,7 @@
-"""Stage 6: pictures to look at, and a README of what lies where."""
+"""Stage 6: pictures to look at, and a README of what lies where.
+
+Shapes: T frames, H W height, width, C channels.
+"""
 
 from collections.abc import Sequence
 

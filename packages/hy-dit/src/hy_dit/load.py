@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from hy_weights import CheckpointError, load_strict, read_config_as, read_tensors
+from hy_weights import CheckpointError, load_strict, read_config_as, read_tensors, unallocated
 from torch import Tensor
 
 from hy_dit.config import DiTConfig
@@ -35,7 +35,7 @@ def load_dit(path: str | os.PathLike[str], dtype: torch.dtype | None = None, dev
     path = Path(path)
     tensors = read_tensors(path)
     config = read_config_as(path, DiTConfig) if path.is_dir() else _infer_config(tensors, path)
-    with torch.device("meta"):
+    with unallocated():
         dit = DiT(config)
     load_strict(dit, tensors, source=path)
     return dit.to(device=device, dtype=dtype or dit.img_in.proj.weight.dtype)

@@ -3,7 +3,7 @@
 import os
 
 import torch
-from hy_weights import load_strict, read_config_as, read_tensors
+from hy_weights import load_strict, read_config_as, read_tensors, unallocated
 
 from hy_vae3d.config import VAE3DConfig
 from hy_vae3d.model import VAE3D
@@ -25,7 +25,7 @@ def load_vae(
     Raises:
         CheckpointError: A file is missing, damaged, or does not fit.
     """
-    with torch.device("meta"):
+    with unallocated():
         vae = VAE3D(read_config_as(path, VAE3DConfig))
     load_strict(vae, read_tensors(path), source=path)
     return vae.to(device=device, dtype=dtype or torch.float32).eval()

@@ -1,12 +1,19 @@
-"""Read, write and verify model checkpoints: strict receipts, manifests, atomic publishing."""
+"""Read, write and verify model checkpoints: strict receipts, manifests, atomic publishing.
 
-from hy_weights.errors import CheckpointError
-from hy_weights.manifest import FileState, file_states, read_manifest, verify, write_manifest
-from hy_weights.publish import staged
-from hy_weights.reading import read_config, read_config_as, read_tensors
-from hy_weights.strict import load_strict
-from hy_weights.unallocated import unallocated
-from hy_weights.writing import write_model
+The names below are imported when first used: listing this package's plugin must not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hy_weights.allocation import unallocated
+    from hy_weights.errors import CheckpointError
+    from hy_weights.manifest import FileState, file_states, read_manifest, verify, write_manifest
+    from hy_weights.publish import staged
+    from hy_weights.reading import read_config, read_config_as, read_tensors
+    from hy_weights.strict import load_strict
+    from hy_weights.writing import write_model
 
 __all__ = [
     "CheckpointError",
@@ -23,3 +30,26 @@ __all__ = [
     "write_manifest",
     "write_model",
 ]
+
+_HOME = {
+    "CheckpointError": "hy_weights.errors",
+    "FileState": "hy_weights.manifest",
+    "file_states": "hy_weights.manifest",
+    "load_strict": "hy_weights.strict",
+    "read_config": "hy_weights.reading",
+    "read_config_as": "hy_weights.reading",
+    "read_manifest": "hy_weights.manifest",
+    "read_tensors": "hy_weights.reading",
+    "staged": "hy_weights.publish",
+    "unallocated": "hy_weights.allocation",
+    "verify": "hy_weights.manifest",
+    "write_manifest": "hy_weights.manifest",
+    "write_model": "hy_weights.writing",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its module on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
