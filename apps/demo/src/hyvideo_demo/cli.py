@@ -90,7 +90,7 @@ class Demo:
         started = time.monotonic()
         self._footage()
         clips, buckets = footage.clips_and_buckets(self.layout.shards, self.options.frames)
-        self._adapt([bucket for bucket in buckets if bucket.frames <= 9])
+        self._adapt(buckets)
         shots = self._encode(clips, buckets)
         self._train(shots)
         videos = self._sample(shots)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hy_data.buckets import Bucket, choose_bucket, fit, random_window
 from hy_data.errors import DataError
+from hy_data.latents import LatentSample, read_latents
 from hy_data.photos import KenBurns, folder_photographs, split_photographs, wheel_photographs
 from hy_data.shards import StoredClip, index_shards
 from hy_data.world import World
@@ -44,6 +45,13 @@ def to_video(clips: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
     )
 
 
+class LatentBatch(TypedDict):
+    """What the transformer trains on: latents of one size, and one caption for each."""
+
+    latent_BCTHW: Tensor
+    captions: list[str]
+
+
 class _Steps(Sampler[int]):
     """Numbers of batches, going on from those that were trained on, so that a resumed run sees what comes next."""
 
@@ -59,7 +67,7 @@ class _Steps(Sampler[int]):
         return self.steps
 
 
-class _Resumable(DataLoader[ClipBatch]):
+class _Resumable(DataLoader[Any]):
     """A loader without a state of its own: Lightning's count of batches says where to go on (see `_Steps`).
 
     Lightning takes loaders with these two methods for resumable in the middle of an epoch, and warns of others.
@@ -75,17 +83,15 @@ class _Resumable(DataLoader[ClipBatch]):
 class _Clips(lightning.LightningDataModule):
     """What the data modules share: numbered training batches and a fixed list of validation batches."""
 
-    def __init__(
-        self, train: Dataset[ClipBatch], validation: Dataset[ClipBatch], *, steps: int, num_workers: int
-    ) -> None:
+    def __init__(self, train: Dataset[Any], validation: Dataset[Any], *, steps: int, num_workers: int) -> None:
         super().__init__()
         self._train = train
         self._validation = validation
         self._steps = _Steps(steps, self._trained)
         self._num_workers = num_workers
 
-    def train_dataloader(self) -> DataLoader[ClipBatch]:
-        """Batches of `video_BCTHW` in [-1, 1] and `captions`, each epoch with new ones."""
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of pixels (or latents) and `captions`, each epoch with new ones."""
         return _Resumable(
             self._train,
             batch_size=None,
@@ -95,7 +101,7 @@ class _Clips(lightning.LightningDataModule):
             persistent_workers=self._num_workers > 0,
         )
 
-    def val_dataloader(self) -> DataLoader[ClipBatch]:
+    def val_dataloader(self) -> DataLoader[Any]:
         """The validation batches, the same in every epoch."""
         return DataLoader(self._validation, batch_size=None)
 
@@ -388,3 +394,83 @@ class ClipShards(_Clips):
         )
         shown = clips if validation_folder is None else _by_bucket(validation_folder, sizes)
         super().__init__(train, _Centres(shown, batch_size), steps=steps, num_workers=num_workers)
+
+
+def _stack(samples: Sequence[LatentSample], frames: int | None = None) -> LatentBatch:
+    """Make a batch of latents, of their first `frames` latent frames only where that is given."""
+    latent_BCTHW = torch.from_numpy(np.stack([sample.latent_CTHW[:, :frames] for sample in samples]))
+    return LatentBatch(latent_BCTHW=latent_BCTHW, captions=[sample.caption for sample in samples])
+
+
+class _Draws(Dataset[LatentBatch]):
+    """Batch number `step`: latents of one size, every caption as likely as any other, however many clips it has."""
+
+    def __init__(self, samples: Sequence[LatentSample], *, batch_size: int, image_fraction: float, seed: int) -> None:
+        self.batch_size = batch_size
+        self.image_fraction = image_fraction
+        self.seed = seed
+        groups: dict[tuple[int, ...], dict[str, list[LatentSample]]] = {}
+        for sample in samples:
+            groups.setdefault(sample.latent_CTHW.shape, {}).setdefault(sample.caption, []).append(sample)
+        self.sizes = [list(groups[shape].values()) for shape in sorted(groups)]
+        captions = np.array([len(by_caption) for by_caption in self.sizes], np.float64)
+        self.weights = captions / captions.sum()
+
+    def __getitem__(self, step: int) -> LatentBatch:
+        rng = np.random.default_rng((self.seed, step))
+        by_caption = self.sizes[rng.choice(len(self.sizes), p=self.weights)]
+        clips = [by_caption[number] for number in rng.integers(len(by_caption), size=self.batch_size)]
+        chosen = [of_caption[rng.integers(len(of_caption))] for of_caption in clips]
+        return _stack(chosen, frames=1 if rng.random() < self.image_fraction else None)
+
+
+class _Firsts(Dataset[LatentBatch]):
+    """The first clip of every caption, one at a time."""
+
+    def __init__(self, draws: _Draws) -> None:
+        self.firsts = [clips[0] for by_caption in draws.sizes for clips in by_caption]
+
+    def __len__(self) -> int:
+        return len(self.firsts)
+
+    def __getitem__(self, number: int) -> LatentBatch:
+        return _stack([self.firsts[number]])
+
+
+class LatentShards(_Clips):
+    """Latents from a folder's shards, for training the transformer. They are held in memory.
+
+    A batch holds latents of one size, which is drawn with the number of its captions as weight, so that a caption with
+    many clips is not seen more often. The first latent frame of a clip is an image of its own (the autoencoder is
+    causal), so some batches take only that. Batch `n` depends only on the seed and `n`. Validation goes through the
+    first clip of every caption.
+
+    Args:
+        folder: a folder with shards, as `hy_data.latents.write_latents` writes them.
+        batch_size: latents per batch.
+        image_fraction: share of batches that are images, in [0, 1].
+        steps: batches per epoch.
+        seed: another seed shows other clips.
+
+    Raises:
+        DataError: when the folder holds no latents, or damaged ones.
+        ValueError: for a fraction or a count out of range.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        batch_size: int = 8,
+        image_fraction: float = 0.2,
+        steps: int = 100,
+        seed: int = 0,
+    ) -> None:
+        """Check the settings and read the latents."""
+        if not 0 <= image_fraction <= 1:
+            raise ValueError(f"image_fraction must lie in [0, 1], got {image_fraction}")
+        if min(batch_size, steps) < 1:
+            raise ValueError(f"counts must be at least 1: {batch_size=}, {steps=}")
+        samples = list(read_latents(folder))
+        train = _Draws(samples, batch_size=batch_size, image_fraction=image_fraction, seed=seed)
+        super().__init__(train, _Firsts(train), steps=steps, num_workers=0)
