@@ -20,7 +20,7 @@ def clips():
 )
 def test_the_truth_scores_one(size, frames):
     world = World(size=size, frames=frames, split="all")
-    clips = [world.clip(index) for index in range(60)]
+    clips = [world.clip(index) for index in range(36)]
     scores = score((c.frames_THWC for c in clips), [c.caption for c in clips])
     assert (scores.colour, scores.shape, scores.motion) == (1, 1, 1)
 

@@ -62,7 +62,8 @@ def test_the_same_frames_give_the_same_bytes(tmp_path, textured):
     write_video(tmp_path / "a.mp4", frames, 25, metadata={"seed": 1})
     write_video(tmp_path / "b.mp4", iter(list(frames)), 25, metadata={"seed": 1})
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
-    assert b" threads=1 " in (tmp_path / "a.mp4").read_bytes()  # x264 writes its settings down; threads change the bytes
+    # x264 writes its settings into the file; the number of threads changes the bytes.
+    assert b" threads=1 " in (tmp_path / "a.mp4").read_bytes()
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 5), (7, 9), (12, None), (29, 30), (25, 99), (30, None), (4, 4)])
@@ -230,6 +231,37 @@ def test_a_file_cut_between_two_frames_gives_those_before_which_none_is_missing(
             read_video(path)
         assert complete - 3 <= caught.value.readable <= complete
         assert numbers(read_video(path, stop=caught.value.readable).frames_THWC) == list(range(caught.value.readable))
+
+
+@pytest.mark.parametrize(("length_ms", "start", "shown"), [(600, 0, range(15)), (400, 10, range(10, 20))])
+def test_a_trimmed_recording_is_whole(tmp_path, numbered, numbers, encode, length_ms, start, shown):
+    path = encode(tmp_path / "a.mp4", numbered(30), gop=10)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"elst") + 12  # of the edit list: its length in milliseconds, its start in 1/12800 s
+    whole_ms, begins = struct.unpack_from(">Ii", content, place)
+    assert whole_ms == 1200
+    struct.pack_into(">Ii", content, place, length_ms, begins + start * 512)
+    path.write_bytes(content)
+    assert not probe(path).truncated
+    assert numbers(read_video(path).frames_THWC) == list(shown)
+
+
+def test_a_codec_that_is_not_known_here(tmp_path, numbered, encode):
+    path = encode(tmp_path / "a.mkv", numbered(3))
+    path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/XXX"))
+    with pytest.raises(NotAVideo, match="codec"):
+        read_video(path)
+
+
+def test_a_file_that_may_not_be_read(tmp_path, numbered, encode, monkeypatch):
+    path = encode(tmp_path / "a.mp4", numbered(3))
+
+    def refuse(path, *arguments, **settings):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)  # the superuser may read anything, so the refusal is played
+    with pytest.raises(NotAVideo, match=r"a\.mp4 can't be read: Permission denied"):
+        read_video(path)
 
 
 def test_a_file_cut_before_its_index(tmp_path, numbered, encode, cut):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import av
 from av.container import InputContainer
-from av.error import FFmpegError, InvalidDataError
+from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -73,6 +73,8 @@ def opened(source: Source) -> Iterator[tuple[InputContainer, VideoStream]]:
         if not streams or container.format.name in _TEXT_FORMATS:
             _refuse_cut_mp4(source)
             raise NotAVideo(f"{name_of(source)} has no video stream; a file with moving pictures is needed")
+        if streams[0].codec_context is None:
+            raise NotAVideo(f"{name_of(source)} uses a video codec that this build of PyAV can't decode")
         yield container, streams[0]
 
 
@@ -85,7 +87,7 @@ def inspect(source: Source) -> Inspection:
         TruncatedVideo: when it breaks off before the first frame is complete.
     """
     with opened(source) as (container, stream):
-        timing, truncated = _list_packets(container, stream)
+        timing, truncated = _list_packets(source, container, stream)
         metadata = {key.lower(): value for key, value in {**stream.metadata, **container.metadata}.items()}
     with opened(source) as (container, stream):
         first = next(decode(container, stream), None) if timing else None
@@ -108,7 +110,7 @@ def inspect(source: Source) -> Inspection:
 def decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     """Decode frames in the order they are shown, up to the end or the first damaged packet."""
     stream.thread_type = "AUTO"
-    with suppress(InvalidDataError):
+    with suppress(FFmpegError):
         for packet in container.demux(stream):
             yield from packet.decode()
     # Frames that the decoder holds back for reordering; it refuses when the end of the file already flushed it.
@@ -143,13 +145,17 @@ def _check_exists(source: Source) -> None:
             raise NotAVideo(f"{path} is a folder; name a video file")
         if not path.is_file():
             raise NotAVideo(f"{path} does not exist; name a video file")
-        size = path.stat().st_size
+        try:
+            with path.open("rb") as file:
+                size = file.seek(0, io.SEEK_END)
+        except OSError as error:
+            raise NotAVideo(f"{path} can't be read: {error.strerror}") from error
     if size == 0:
         raise EmptyVideo(f"{name_of(source)} is empty: 0 bytes")
 
 
-def _refuse_cut_mp4(source: Source) -> None:
-    """Raise TruncatedVideo for an mp4 or mov file whose index is missing or cut: it looks like no video at all."""
+def _is_cut_mp4(source: Source) -> bool:
+    """Whether the content is an mp4 or mov file without an index, or one whose last part is cut short."""
     with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
         size = file.seek(0, io.SEEK_END)
         start, kinds = 0, []
@@ -161,7 +167,12 @@ def _refuse_cut_mp4(source: Source) -> None:
             kinds.append(kind)
             # A length of 0 means up to the end of the file; others below 8 can't be, so this is no such file.
             start = size if length == 0 else start + length if length >= 8 else size
-    if kinds[:1] == [b"ftyp"] and (start > size or b"moov" not in kinds):
+    return kinds[:1] == [b"ftyp"] and (start > size or b"moov" not in kinds)
+
+
+def _refuse_cut_mp4(source: Source) -> None:
+    """Raise TruncatedVideo where a cut index makes a file look like no video at all."""
+    if _is_cut_mp4(source):
         raise TruncatedVideo(
             f"{name_of(source)} breaks off before its index is complete: no frame is readable", readable=0
         )
@@ -175,7 +186,7 @@ class _Stamp(NamedTuple):
     duration: int | None
 
 
-def _list_packets(container: InputContainer, stream: VideoStream) -> tuple[Timeline | None, bool]:
+def _list_packets(source: Source, container: InputContainer, stream: VideoStream) -> tuple[Timeline | None, bool]:
     """Read every packet's timing, None when no packet is whole, and whether the file breaks off early."""
     stamps: list[_Stamp] = []
     packets, last_end, broken = 0, Fraction(0), False
@@ -194,7 +205,11 @@ def _list_packets(container: InputContainer, stream: VideoStream) -> tuple[Timel
     except FFmpegError:
         broken = True
     rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
-    truncated = broken or _announces_more(container, stream, packets, last_end)
+    if "mp4" in container.format.name:
+        # Its count of frames is no help: a trimmed recording announces those that its edit list hides.
+        truncated = broken or _is_cut_mp4(source)
+    else:
+        truncated = broken or _announces_more(container, stream, packets, last_end)
     if not stamps:
         return None, truncated
     known = _without_gaps(stamps) if truncated else stamps
