@@ -4,10 +4,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 from hy_data.errors import DataError
 
 pytest.importorskip("lightning", reason="needs the extra train")
+torch = pytest.importorskip("torch", reason="needs the extra train")
 
 from hy_data.latents import LatentSample, write_latents
 from hy_data.lightning import LatentShards
