@@ -9,8 +9,8 @@ from hy_data.errors import DataError
 pytest.importorskip("lightning", reason="needs the extra train")
 torch = pytest.importorskip("torch", reason="needs the extra train")
 
-from hy_data.latents import LatentSample, write_latents
-from hy_data.lightning import LatentShards
+from hy_data.latents import LatentSample, write_latents  # noqa: E402
+from hy_data.lightning import LatentShards  # noqa: E402
 
 
 def sample(caption, frames, number):
