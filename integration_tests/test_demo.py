@@ -9,10 +9,10 @@ from hy_weights import verify
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """Two shots of 6 frames, a bright and a dark one, learned for two steps each."""
+    """Two shots of 16 frames, a bright and a dark one, learned for two steps each."""
     root = tmp_path_factory.mktemp("demo")
     rng = np.random.default_rng(0)
-    shots = [np.repeat(rng.integers(low, low + 60, (1, 48, 64, 3)), 6, axis=0) for low in (180, 10)]
+    shots = [np.repeat(rng.integers(low, low + 60, (1, 48, 64, 3)), 16, axis=0) for low in (180, 10)]
     write_video(root / "in.mp4", np.concatenate(shots).astype(np.uint8), 25)
     (root / "captions.txt").write_text("a bright shot\na dark shot\n")
     arguments = ["--video", str(root / "in.mp4"), "--captions", str(root / "captions.txt"), "--out", str(root / "demo")]

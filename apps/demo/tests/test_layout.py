@@ -16,8 +16,16 @@ def test_resume_goes_on_with_the_options_it_was_begun_with(tmp_path):
 
 def test_a_second_demo_in_the_same_place_is_refused(tmp_path):
     open_folder(tmp_path / "demo", ASKED, resume=False, overwrite=False)
+    shard = tmp_path / "demo" / "shards" / "clips-000000.tar"
+    shard.parent.mkdir()
+    shard.touch()
     with pytest.raises(DemoError, match="--resume"):
         open_folder(tmp_path / "demo", ASKED, resume=False, overwrite=False)
+
+
+def test_a_demo_that_failed_before_its_first_clip_may_be_tried_again(tmp_path):
+    open_folder(tmp_path / "demo", OTHER, resume=False, overwrite=False)
+    assert open_folder(tmp_path / "demo", ASKED, resume=False, overwrite=False) == ASKED
 
 
 def test_a_strangers_folder_is_refused(tmp_path):

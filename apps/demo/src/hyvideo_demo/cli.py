@@ -53,8 +53,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--captions", default="", metavar="FILE", help="a text file, one caption per shot and line")
     result.add_argument("--out", default="demo", metavar="FOLDER", help="where everything goes (default: demo)")
     result.add_argument("--frames", type=_frames, default=25, metavar="N", help="frames per sampled video, 4n+1 (25)")
-    result.add_argument("--vae-steps", type=_steps, default=150, metavar="N", help="autoencoder steps (150)")
-    result.add_argument("--dit-steps", type=_steps, default=900, metavar="N", help="transformer steps (900)")
+    result.add_argument("--vae-steps", type=_steps, default=400, metavar="N", help="autoencoder steps (400)")
+    result.add_argument("--dit-steps", type=_steps, default=800, metavar="N", help="transformer steps (800)")
     result.add_argument("--seed", type=int, default=0, help="of everything random (0)")
     again = result.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with an interrupted demo, with its own options")
@@ -146,7 +146,7 @@ class Demo:
         height, width = shots[0].real_THWC.shape[1:3]
         most = max(shot.frames for shot in shots)
         sampling = {"width": width, "height": height, "frames": most, "fps": shots[0].fps}
-        sampling |= {"steps": 30, "shift": 3.0, "guidance": 3.0}
+        sampling |= {"steps": 30, "shift": 3.0, "guidance": 2.0}
         values = {"sampling": sampling, "steps": self.options.dit_steps, "seed": self.options.seed}
         training.fit(self.plugins, self.layout, "dit", values, resume=self.resume)
         steps, values = training.losses(self.layout, "dit", "train/loss")

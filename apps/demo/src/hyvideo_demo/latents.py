@@ -1,6 +1,6 @@
 """Stage 3: clips to latents, with the autoencoder that stage 2 adapted.
 
-Shapes: B batch, C channels, T H W frames, height, width.
+Shapes: B batch, C channels, T H W frames, height, width, N every position of every clip.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -82,7 +82,8 @@ def open_folder(root: Path, options: Options, *, resume: bool, overwrite: bool) 
         if not record.is_file():
             raise DemoError(f"{root} holds no demo to resume; run without --resume")
         return Options(**json.loads(record.read_text(encoding="utf-8")))
-    if record.is_file() and not overwrite:
+    # A demo that failed before its first clip (a mistyped path, say) leaves nothing worth keeping.
+    if record.is_file() and any(Layout(root).shards.glob("*.tar")) and not overwrite:
         raise DemoError(
             f"{root} holds a demo already: --resume goes on with it, --overwrite begins anew, --out elsewhere"
         )
