@@ -243,6 +243,10 @@ def _repeat(frame: VideoFrame, seen: Inspection, times: int) -> Iterator[Frame]:
         yield picture_HWC.copy() if times > 1 else picture_HWC
 
 
+_REPEATABLE = {"threads": "1", "x264-params": "no-mbtree=1"}
+"""The number of threads changes the bytes; so does the encoder's macroblock tree, from one call to the next."""
+
+
 def _encode(
     target: str | io.BytesIO,
     frames_THWC: Iterable[Frame],
@@ -282,10 +286,10 @@ def _encode(
 
 
 def _stream(container: OutputContainer, rate: Fraction, pixel_format: str, options: dict[str, str]) -> VideoStream:
-    """Add an H.264 stream; one thread, because the number of threads changes the bytes."""
+    """Add an H.264 stream that the same frames always give the same bytes."""
     codec = "libx264rgb" if pixel_format == "rgb24" else "libx264"
     try:
-        stream = container.add_stream(codec, rate=rate, options={**options, "threads": "1"})
+        stream = container.add_stream(codec, rate=rate, options={**options, **_REPEATABLE})
     except (FFmpegError, ValueError) as error:
         raise CannotWrite(f"this build of PyAV has no {codec} encoder; install PyAV from its own wheel") from error
     stream.pix_fmt = pixel_format
