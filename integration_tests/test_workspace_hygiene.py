@@ -8,7 +8,7 @@ import pytest
 from members import ROOT
 
 PLACES = [re.escape(f"{ROOT}/"), re.escape(f"{Path.home()}/"), r"/home/\w+/", r"/Users/\w+/"]
-HOSTS = [r"https?://[^\s\"']+/simple(?![\w-])", r"files\.pythonhosted\.org", r"(?:extra-)?index-url"]
+HOSTS = [r"https?://[^\s\"']+/simple(?![\w-])", r"https?://[^\s\"']+/packages/[0-9a-f]{2}/", r"(?:extra-)?index-url"]
 TRACE = re.compile(rf"(?<![\w.*/-])(?:{'|'.join(PLACES)})|{'|'.join(HOSTS)}")
 
 
