@@ -3,9 +3,12 @@
 Shapes: B batch, C channels, T H W frames, height, width.
 """
 
+from functools import partial
+
 import lightning
 import numpy as np
 import pytest
+import torch
 from hy_data.lightning import ClipShards, PretrainClips
 from hy_data.packing import Packing, pack_footage
 from hy_data.shots import street_clip
@@ -51,7 +54,7 @@ def train(data, steps):
         num_sanity_val_steps=0,
     )
     lightning.seed_everything(0)
-    trainer.fit(VAETraining(lr=2e-3, warmup_steps=1), data)
+    trainer.fit(VAETraining(optimizer=partial(torch.optim.AdamW, lr=2e-3), warmup_steps=1), data)
     return losses, trainer.callback_metrics
 
 

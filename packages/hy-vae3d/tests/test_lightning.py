@@ -1,6 +1,7 @@
 """Training lowers the loss, and only the `train` extra brings Lightning."""
 
 from dataclasses import asdict
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ lightning = pytest.importorskip("lightning")
 from hy_vae3d import VAE3D, VAE3DConfig  # noqa: E402
 from hy_vae3d.lightning import VAETraining  # noqa: E402
 from hy_weights import write_model  # noqa: E402
+from torch.optim import AdamW  # noqa: E402
 
 SMALL = VAE3DConfig(latent_channels=4, channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=4, scaling_factor=1.0)
 
@@ -39,13 +41,13 @@ def test_a_few_steps_lower_the_loss(small_folder):
     video = torch.nn.functional.interpolate(torch.rand(2, 3, 1, 2, 2) * 2 - 1, size=(5, 16, 16))
     losses = []
     for steps in (1, 80):
-        module = VAETraining(weights=small_folder, lr=1e-3, warmup_steps=1)
+        module = VAETraining(weights=small_folder, optimizer=partial(AdamW, betas=(0.9, 0.98)), warmup_steps=1)
         losses.append(float(fit(module, steps, {"video_BCTHW": video}).callback_metrics["l1"]))
     assert losses[1] < 0.6 * losses[0]
 
 
 def test_the_learning_rate_warms_up_then_falls_to_its_final_share(small_folder):
-    module = VAETraining(weights=small_folder, lr=1e-3, warmup_steps=4, final_lr=0.1)
+    module = VAETraining(weights=small_folder, warmup_steps=4, final_lr=0.1)
     trainer = fit(module, 8, {"video_BCTHW": torch.zeros(1, 3, 1, 8, 8)})
     factor = trainer.lr_scheduler_configs[0].scheduler.lr_lambdas[0]
     assert factor(0) == pytest.approx(0.25, rel=0.01)

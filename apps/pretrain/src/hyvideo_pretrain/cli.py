@@ -9,7 +9,7 @@ from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningCLI
 
 DESCRIPTION = """Train a model from a Lightning CLI config: `hyvideo pretrain fit --config recipe.yaml`.
-Any value of the recipe can be given as an option (`--trainer.max_steps 500 --model.init_args.lr 1e-4`);
+Any value of the recipe can be given as an option (`--trainer.max_steps 500 --model.optimizer.lr 1e-4`);
 `fit --config recipe.yaml --print_config` shows the whole configuration, `fit --config recipe.yaml --resume` goes on
 from the last checkpoint. Complete recipes: packages/hy-tiny/src/hy_tiny/recipes."""
 

@@ -13,8 +13,10 @@ from typing import TypedDict
 import torch
 from hy_plugins.protocols import Backbone, TextEncoder
 from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 from hy_flow.errors import FlowError
 from hy_flow.guidance import TIMESTEPS
@@ -41,10 +43,9 @@ class FlowMatching(LightningModule):
     Args:
         backbone: an nn.Module; takes the time-step 0..1000.
         text_encoder: an nn.Module, if it has weights.
-        learning_rate: reached after the warm-up; a cosine then takes it to 0 at the trainer's last step. A trainer
-            without a last step keeps it constant.
-        betas: of AdamW.
-        weight_decay: of AdamW.
+        optimizer: makes the optimizer from the parameters; a recipe names its class and settings. Its learning rate is
+            reached after the warm-up; a cosine then takes it to 0 at the trainer's last step. A trainer without a last
+            step keeps it constant.
         warmup_steps: optimizer steps with a linearly rising learning rate.
         caption_dropout: share of captions replaced by the empty one, so that guidance has its null branch.
         freeze_text_encoder: leave the encoder as it is; no gradients flow into it.
@@ -62,9 +63,7 @@ class FlowMatching(LightningModule):
         self,
         backbone: Backbone,
         text_encoder: TextEncoder,
-        learning_rate: float = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.999),
-        weight_decay: float = 0.0,
+        optimizer: OptimizerCallable = AdamW,
         warmup_steps: int = 100,
         caption_dropout: float = 0.1,
         freeze_text_encoder: bool = False,
@@ -77,12 +76,10 @@ class FlowMatching(LightningModule):
         super().__init__()
         if not 0 <= caption_dropout <= 1:
             raise FlowError(f"caption_dropout is {caption_dropout}; it is a share, from 0 to 1")
-        self.save_hyperparameters(ignore=["backbone", "text_encoder"])
+        self.save_hyperparameters(ignore=["backbone", "text_encoder", "optimizer"])
         self.backbone = backbone
         self.text_encoder = text_encoder
-        self.learning_rate = learning_rate
-        self.betas = betas
-        self.weight_decay = weight_decay
+        self.optimizer = optimizer
         self.warmup_steps = warmup_steps
         self.caption_dropout = caption_dropout
         self.seed = seed
@@ -122,17 +119,8 @@ class FlowMatching(LightningModule):
         return loss
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW on everything that has gradients, with warm-up and cosine decay per optimizer step."""
-        optimizer = torch.optim.AdamW(
-            [parameter for parameter in self.parameters() if parameter.requires_grad],
-            lr=self.learning_rate,
-            betas=self.betas,
-            weight_decay=self.weight_decay,
-            fused=True,
-        )
-        # Lightning refuses to clip gradients of an optimizer that unscales them by itself, even where nothing is scaled
-        # (bf16). This says that it doesn't, and the scaler of float16 then unscales them first, as for any other one.
-        optimizer._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
+        """The optimizer of everything that has gradients, with warm-up and cosine decay per optimizer step."""
+        optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
         rate = partial(warmup_cosine, warmup_steps=self.warmup_steps, steps=self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

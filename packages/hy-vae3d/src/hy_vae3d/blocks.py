@@ -1,4 +1,4 @@
-"""The parts of encoder and decoder: residual block, frame-causal attention, down- and upsampling.
+"""The parts of encoder and decoder: residual block, frame-causal attention, downsampling, stages.
 
 Submodule names are the released checkpoint's keys. Shapes: B batch, C channels, T H W frames, height, width,
 L positions (T*H*W).
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hy_vae3d.conv import CausalConv3d
+from hy_vae3d.upsample import Upsample
 
 NORM_EPS = 1e-6
 
@@ -87,32 +88,6 @@ class Downsample(nn.Module):
         return self.conv(x_BCTHW)
 
 
-class Upsample(nn.Module):
-    """Nearest-neighbour growth, then a causal convolution. The first frame never grows in time."""
-
-    def __init__(self, channels: int, factor: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.factor = factor
-        self.conv = CausalConv3d(channels, channels)
-
-    def forward(self, x_BCTHW: Tensor) -> Tensor:
-        """Return (T-1)*ft+1 frames of H*fh x W*fw."""
-        return self.conv(grow(x_BCTHW, self.factor))
-
-
-def grow(x_BCTHW: Tensor, factor: tuple[int, int, int]) -> Tensor:
-    """Repeat each position `factor` times in (time, height, width), but the first frame in space only.
-
-    Copies by broadcasting: on CPUs the backward pass of `F.interpolate` costs several times the convolution after it.
-    """
-    b, c, t, h, w = x_BCTHW.shape
-    ft, fh, fw = factor
-    x_BCTHW = x_BCTHW[:, :, :, :, None, :, None].expand(b, c, t, h, fh, w, fw).reshape(b, c, t, h * fh, w * fw)
-    if ft == 1 or t == 1:
-        return x_BCTHW
-    return torch.cat([x_BCTHW[:, :, :1], x_BCTHW[:, :, 1:].repeat_interleave(ft, dim=2)], dim=2)
-
-
 class DownBlock(nn.Module):
     """Residual blocks, then a downsampling, except in the last stage."""
 
@@ -132,15 +107,13 @@ class DownBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Residual blocks, then an upsampling, except in the last stage."""
+    """Residual blocks, then an upsampling (see `Upsample`), except in the last stage, where `grow_time` is None."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, layers: int, groups: int, factor: tuple[int, int, int] | None
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, grow_time: bool | None) -> None:
         super().__init__()
         widths = [in_channels] + [out_channels] * layers
         self.resnets = nn.ModuleList([ResnetBlock(a, b, groups) for a, b in itertools.pairwise(widths)])
-        self.upsamplers = nn.ModuleList([Upsample(out_channels, factor)] if factor else [])
+        self.upsamplers = nn.ModuleList([] if grow_time is None else [Upsample(out_channels, grow_time=grow_time)])
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         """Return the stage's output."""

@@ -11,7 +11,7 @@ from hy_vae3d.config import VAE3DConfig
 from hy_vae3d.conv import CausalConv3d
 
 DOWN_STRIDES = ((1, 2, 2), (2, 2, 2), (2, 2, 2), None)
-UP_FACTORS = ((1, 2, 2), (2, 2, 2), (2, 2, 2), None)
+UP_GROWS_TIME = (False, True, True, None)
 
 
 class Encoder(nn.Module):
@@ -47,8 +47,8 @@ class Decoder(nn.Module):
         self.conv_in = CausalConv3d(config.latent_channels, widths[0])
         self.mid_block = MidBlock(widths[0], groups)
         self.up_blocks = nn.ModuleList(
-            UpBlock(before, width, config.layers_per_block + 1, groups, factor)
-            for before, width, factor in zip((widths[0], *widths), widths, UP_FACTORS, strict=False)
+            UpBlock(before, width, config.layers_per_block + 1, groups, grow_time)
+            for before, width, grow_time in zip((widths[0], *widths), widths, UP_GROWS_TIME, strict=False)
         )
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], NORM_EPS)
         self.conv_out = CausalConv3d(widths[-1], config.in_channels)

@@ -33,12 +33,21 @@ class CausalConv3d(nn.Module):
         if x_BCTHW.shape[2] == 1:
             return self._image(x_BCTHW[:, :, 0])[:, :, None]
         if any(self.pad_WHT):
-            x_BCTHW = F.pad(x_BCTHW, self.pad_WHT, mode="replicate")
+            x_BCTHW = pad_with_edges(x_BCTHW, self.pad_WHT)
         return self.conv(x_BCTHW)
 
     def _image(self, x_BCHW: Tensor) -> Tensor:
         """Convolve a single frame: its front padding is itself, so the taps over time add up to one 2D kernel."""
         if any(self.pad_WHT):
-            x_BCHW = F.pad(x_BCHW, self.pad_WHT[:4], mode="replicate")
+            x_BCHW = pad_with_edges(x_BCHW, self.pad_WHT[:4])
         weight = self.conv.weight.sum(dim=2, dtype=torch.float32).to(self.conv.weight.dtype)
         return F.conv2d(x_BCHW, weight, self.conv.bias, self.conv.stride[1:])
+
+
+def pad_with_edges(x: Tensor, pad: tuple[int, ...]) -> Tensor:
+    """Pad the last dimensions with copies of the edge, in the tensor's own number format.
+
+    Autocast lists padding under float32: on CPUs it would turn every activation to float32 and back.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return F.pad(x, pad, mode="replicate")

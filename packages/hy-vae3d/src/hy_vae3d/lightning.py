@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import AdamW
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from hy_vae3d.config import VAE3DConfig
@@ -24,10 +26,10 @@ class VAETraining(LightningModule):
     Args:
         preset: Which VAE to build, see `VAE3DConfig.preset`.
         weights: A VAE folder to start from instead; its own configuration then replaces `preset`.
-        lr: Peak learning rate of AdamW, reached after `warmup_steps`, then lowered along a half cosine.
-        betas: AdamW's decay rates.
+        optimizer: Makes the optimizer from the parameters; a recipe names its class and settings. Its learning rate is
+            the peak, reached after `warmup_steps`, then lowered along a half cosine.
         warmup_steps: Steps of linear warm-up.
-        final_lr: Where the cosine ends, as a share of `lr`; 1 keeps it constant, for a stage that another follows.
+        final_lr: Where the cosine ends, as a share of the peak; 1 keeps it constant, for a stage that another follows.
         kl_weight: Weight of the divergence from N(0, I), averaged per latent number; the paper's 1e-6.
         contrast_weight: How much more busy pixels count, see `reconstruction_loss`; 0 is the paper's plain L1.
     """
@@ -36,17 +38,16 @@ class VAETraining(LightningModule):
         self,
         preset: str = "tiny",
         weights: str | None = None,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.98),
+        optimizer: OptimizerCallable = AdamW,
         warmup_steps: int = 100,
         final_lr: float = 0.05,
         kl_weight: float = 1e-6,
         contrast_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["optimizer"])
         self.vae = load_vae(weights).train() if weights else VAE3D(VAE3DConfig.preset(preset))
-        self.lr, self.betas, self.warmup_steps, self.final_lr = lr, betas, warmup_steps, final_lr
+        self.optimizer, self.warmup_steps, self.final_lr = optimizer, warmup_steps, final_lr
         self.kl_weight, self.contrast_weight = kl_weight, contrast_weight
 
     def models(self) -> dict[str, nn.Module]:
@@ -75,8 +76,8 @@ class VAETraining(LightningModule):
         self.log("val_psnr", psnr, prog_bar=True, batch_size=len(video_BCTHW))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with warm-up and a cosine over the trainer's whole length."""
-        optimizer = torch.optim.AdamW(self.vae.parameters(), lr=self.lr, betas=self.betas, weight_decay=0.0)
+        """The optimizer, with warm-up and a cosine over the trainer's whole length."""
+        optimizer = self.optimizer(self.vae.parameters())
         total = max(int(self.trainer.estimated_stepping_batches), 1)
 
         def factor(step: int) -> float:

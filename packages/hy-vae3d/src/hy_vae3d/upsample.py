@@ -1,0 +1,87 @@
+"""Nearest-neighbour growth and the causal convolution after it, as one step on the small grid.
+
+Most of a grown clip's pixels are copies, so the 3x3x3 kernel multiplies the same number several times. Here its weights
+are added up first: a grown position needs two taps along each axis that grows. That is 8 of 27 multiplications where
+time grows too and 12 where it does not, and no grown input is held in memory. The result is the same up to rounding:
+the sums are taken in float32 and rounded to the type of the weights. In bfloat16 that doubles this layer's rounding.
+
+Shapes: B batch, C channels, T H W frames, height, width; O output channels; K kernel (2 where
+folded), J kernel over time.
+A grown position is the even or the odd one of its original's two copies along each axis.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hy_vae3d.conv import CausalConv3d, pad_with_edges
+
+
+class Upsample(nn.Module):
+    """Doubles height and width, and time where `grow_time`: nearest neighbour, then a causal convolution.
+
+    The first frame never grows in time. The convolution's weights have the released checkpoint's keys.
+    """
+
+    def __init__(self, channels: int, *, grow_time: bool) -> None:
+        super().__init__()
+        self.grow_time = grow_time
+        self.conv = CausalConv3d(channels, channels)
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Return 2H x 2W frames: 2T-1 of them where time grows, else T."""
+        frames, height, width = x_BCTHW.shape[2:]
+        weight_OCJKK, bias_O = self.conv.conv.weight, self.conv.conv.bias
+        assert bias_O is not None
+        if frames == 1:
+            # A single frame is its own front padding: all taps over time see it.
+            weight_OCJKK = weight_OCJKK.sum(2, keepdim=True, dtype=torch.float32).to(weight_OCJKK.dtype)
+        grow_time = self.grow_time and frames > 1
+        if grow_time:
+            # Looking back over three grown frames, an original's first copy sees (previous, previous, own) and its
+            # second (previous, own, own): the odd and the even kernel, both from the same two originals.
+            even_OCJKK, odd_OCJKK = fold(weight_OCJKK, 2)
+            weight_OCJKK, bias_O = torch.cat([odd_OCJKK, even_OCJKK]), bias_O.repeat(2)
+        x_BCTHW = pad_with_edges(x_BCTHW, (1, 1, 1, 1, weight_OCJKK.shape[2] - 1, 0))
+        copies = [
+            _convolve(x_BCTHW[..., row : row + height + 1, column : column + width + 1], kernel_OCJKK, bias_O)
+            for row, rows_OCJKK in enumerate(fold(weight_OCJKK, 3))
+            for column, kernel_OCJKK in enumerate(fold(rows_OCJKK, 4))
+        ]
+        grown_BOTHW = _interleave(copies, 2 if grow_time else 1)
+        return grown_BOTHW[:, :, 1:] if grow_time else grown_BOTHW
+
+
+def fold(weight: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Return the two kernels of two taps that act on the originals as `weight` does on the even and the odd copies.
+
+    A copy's three neighbours are copies of two originals: (previous, own, own) for the even copy, (own, own, next) for
+    the odd one.
+
+    Args:
+        weight: A kernel with three taps along `axis`.
+        axis: The axis that grows.
+    """
+    first, middle, last = (tap.float() for tap in weight.unbind(axis))
+    even, odd = torch.stack([first, middle + last], axis), torch.stack([first + middle, last], axis)
+    return even.to(weight.dtype), odd.to(weight.dtype)
+
+
+def _convolve(x_BCTHW: Tensor, weight_OCJKK: Tensor, bias_O: Tensor) -> Tensor:
+    if weight_OCJKK.shape[2] == 1:
+        return F.conv2d(x_BCTHW[:, :, 0], weight_OCJKK[:, :, 0], bias_O)[:, :, None]
+    return F.conv3d(x_BCTHW, weight_OCJKK, bias_O)
+
+
+def _interleave(copies: list[Tensor], per_frame: int) -> Tensor:
+    """Put the four copies of each position, (row, column) even and odd, in their places.
+
+    Args:
+        copies: Four tensors of `per_frame * O` channels.
+        per_frame: How many grown frames an original has; they follow each other in time.
+    """
+    batch, channels, frames, height, width = copies[0].shape
+    split = torch.stack(copies).view(2, 2, batch, per_frame, channels // per_frame, frames, height, width)
+    return split.permute(2, 4, 5, 3, 6, 0, 7, 1).reshape(
+        batch, channels // per_frame, frames * per_frame, 2 * height, 2 * width
+    )
