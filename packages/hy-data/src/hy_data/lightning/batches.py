@@ -1,0 +1,107 @@
+"""What the data modules yield, and how all of them number it. Needs the extra `train`.
+
+Shapes: B batch, C channels, T H W frames, height, width.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypedDict
+
+import cv2
+import lightning
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class ClipBatch(TypedDict):
+    """What every data module here yields: float32 pixels in [-1, 1], and one caption per clip."""
+
+    video_BCTHW: Tensor
+    captions: list[str]
+
+
+def to_video(clips: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+    """Stack uint8 clips of one shape (T, H, W, C) into float32 pixels in [-1, 1] of shape (B, C, T, H, W)."""
+    video_BTHWC = torch.from_numpy(np.stack(clips))
+    return (
+        video_BTHWC.permute(0, 4, 1, 2, 3)
+        .to(torch.float32, memory_format=torch.contiguous_format)
+        .div_(127.5)
+        .sub_(1.0)
+    )
+
+
+class LatentBatch(TypedDict):
+    """What the transformer trains on: latents of one size, and one caption for each."""
+
+    latent_BCTHW: Tensor
+    captions: list[str]
+
+
+class _Steps(Sampler[int]):
+    """Numbers of batches, going on from those that were trained on, so that a resumed run sees what comes next."""
+
+    def __init__(self, steps: int, trained: Callable[[], int]) -> None:
+        self.steps = steps
+        self.trained = trained
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.trained()
+        return iter(range(first, first + self.steps))
+
+    def __len__(self) -> int:
+        return self.steps
+
+
+class _Resumable(DataLoader[Any]):
+    """A loader without a state of its own: Lightning's count of batches says where to go on (see `_Steps`).
+
+    Lightning takes loaders with these two methods for resumable in the middle of an epoch, and warns of others.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class NumberedBatches(lightning.LightningDataModule):
+    """What the data modules share: numbered training batches and a fixed list of validation batches."""
+
+    def __init__(self, train: Dataset[Any], validation: Dataset[Any], *, steps: int, num_workers: int) -> None:
+        super().__init__()
+        self._train = train
+        self._validation = validation
+        self._steps = _Steps(steps, self._trained)
+        self._num_workers = num_workers
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of pixels (or latents) and `captions`, each epoch with new ones."""
+        return _Resumable(
+            self._train,
+            batch_size=None,
+            sampler=self._steps,
+            num_workers=self._num_workers,
+            worker_init_fn=_single_threaded,
+            persistent_workers=self._num_workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The validation batches, the same in every epoch."""
+        return DataLoader(self._validation, batch_size=None)
+
+    def _trained(self) -> int:
+        """How many batches this run has trained on, over all its epochs, processes and interruptions."""
+        if self.trainer is None:
+            return 0
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        # `completed` would count a batch too few in a checkpoint that a callback saves at the end of a batch.
+        return progress.processed * self.trainer.world_size  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _single_threaded(_worker: int) -> None:
+    """Keep OpenCV of each worker process on one thread: the workers are the parallelism."""
+    cv2.setNumThreads(0)

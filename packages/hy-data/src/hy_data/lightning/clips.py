@@ -1,0 +1,167 @@
+"""Clips from shards, for training the autoencoder on real footage. Needs the extra `train`.
+
+Shapes: B batch, C channels, T H W frames, height, width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Dataset
+
+from hy_data.buckets import Bucket, choose_bucket, fit, random_window
+from hy_data.errors import DataError
+from hy_data.lightning.batches import ClipBatch, NumberedBatches, to_video
+from hy_data.shards import StoredClip, index_shards
+
+_DECODED_BYTES = 512 * 2**20
+"""How much decoded footage each process keeps."""
+
+
+class _Windows(Dataset[ClipBatch]):
+    """Batch number `step`: one bucket, and for it random windows in time and space of random clips."""
+
+    def __init__(
+        self,
+        clips: dict[Bucket, list[StoredClip]],
+        *,
+        batch_size: int,
+        image_fraction: float,
+        max_interval: int,
+        min_crop: float,
+        seed: int,
+    ) -> None:
+        self.buckets = sorted(clips)
+        self.clips = clips
+        self.batch_size = batch_size
+        self.image_fraction = image_fraction
+        self.max_interval = max_interval
+        self.min_crop = min_crop
+        self.seed = seed
+        self.weights = np.array([len(clips[bucket]) for bucket in self.buckets], np.float64)
+        self.decoded: dict[StoredClip, npt.NDArray[np.uint8]] = {}
+        self.room = _DECODED_BYTES
+
+    def __getitem__(self, step: int) -> ClipBatch:
+        rng = np.random.default_rng((self.seed, step))
+        bucket = self.buckets[rng.choice(len(self.buckets), p=self.weights / self.weights.sum())]
+        choices = self.clips[bucket]
+        chosen = [choices[index] for index in rng.integers(len(choices), size=self.batch_size)]
+        if rng.random() < self.image_fraction:
+            bucket = replace(bucket, frames=1)
+        windows = [
+            random_window(self.frames(clip), bucket, rng, max_interval=self.max_interval, min_crop=self.min_crop)
+            for clip in chosen
+        ]
+        return ClipBatch(video_BCTHW=to_video(windows), captions=[_short(clip) for clip in chosen])
+
+    def frames(self, clip: StoredClip) -> npt.NDArray[np.uint8]:
+        """Decode a clip; small sets stay decoded in memory."""
+        frames_THWC = self.decoded.get(clip)
+        if frames_THWC is None:
+            frames_THWC = clip.load().frames_THWC
+            if frames_THWC.nbytes <= self.room:
+                self.decoded[clip] = frames_THWC
+                self.room -= frames_THWC.nbytes
+        return frames_THWC
+
+
+class _Centres(Dataset[ClipBatch]):
+    """Every clip once: the window in its middle, the centre of its frames."""
+
+    def __init__(self, clips: dict[Bucket, list[StoredClip]], batch_size: int) -> None:
+        self.parts = [
+            (bucket, clips[bucket][first : first + batch_size])
+            for bucket in sorted(clips)
+            for first in range(0, len(clips[bucket]), batch_size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, number: int) -> ClipBatch:
+        bucket, clips = self.parts[number]
+        windows: list[npt.NDArray[np.uint8]] = []
+        for clip in clips:
+            frames_THWC = clip.load().frames_THWC
+            first = (len(frames_THWC) - bucket.frames) // 2
+            windows.append(fit(frames_THWC[first : first + bucket.frames], bucket.height, bucket.width))
+        return ClipBatch(video_BCTHW=to_video(windows), captions=[_short(clip) for clip in clips])
+
+
+def _short(clip: StoredClip) -> str:
+    """A stored clip's short caption."""
+    return str(clip.description["captions"]["short"])
+
+
+def _by_bucket(folder: str | Path, buckets: Sequence[Bucket]) -> dict[Bucket, list[StoredClip]]:
+    """Sort a folder's clips into buckets; clips shorter than every bucket are left out."""
+    sorted_clips: dict[Bucket, list[StoredClip]] = {}
+    for clip in index_shards(folder):
+        frames, height, width = (int(clip.description[name]) for name in ("frames", "height", "width"))
+        bucket = choose_bucket(buckets, frames=frames, height=height, width=width)
+        if bucket is not None:
+            sorted_clips.setdefault(bucket, []).append(clip)
+    if not sorted_clips:
+        raise DataError(f"{folder} holds no clip of at least {min(b.frames for b in buckets)} frames")
+    return sorted_clips
+
+
+class ClipShards(NumberedBatches):
+    """Clips from the shards of a folder, for training the autoencoder on real footage.
+
+    Each clip belongs to the bucket that suits its length and aspect. A batch holds clips of one bucket, which is drawn
+    with the number of its clips as weight; of each clip it takes a random window in time and space. Batch `n` depends
+    only on the seed and `n`. Shards are read in random order, so they should lie on a local disk.
+
+    Args:
+        folder: a folder with shards, as `pack_footage` writes them.
+        buckets: sizes of the batches: (frames, height, width), frames 4n + 1, sizes multiples of 16.
+        batch_size: clips per batch.
+        image_fraction: share of batches that take one frame of each clip, in [0, 1] (paper, 4.1: 0.2).
+        max_interval: take every n-th frame, n uniform in 1 to this (paper, 4.1: 8).
+        min_crop: smallest share of the frame's sides that a crop shows, in (0, 1]; 1 crops only to the aspect.
+        steps: batches per epoch.
+        validation_folder: shards to validate on; None takes the training clips. Validation shows the middle of every
+            clip.
+        num_workers: processes that decode; 0 decodes in the training process.
+        seed: another seed shows other windows.
+
+    Raises:
+        DataError: when a folder holds no shards, or no clip that is long enough.
+        ValueError: for a bucket, a fraction or a count out of range.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        buckets: Sequence[tuple[int, int, int]] = ((17, 64, 64),),
+        batch_size: int = 4,
+        image_fraction: float = 0.2,
+        max_interval: int = 1,
+        min_crop: float = 0.75,
+        steps: int = 100,
+        validation_folder: str | Path | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        """Check the settings and list the clips."""
+        if not (0 <= image_fraction <= 1 and 0 < min_crop <= 1):
+            raise ValueError(f"need image_fraction in [0, 1] and min_crop in (0, 1], got {image_fraction}, {min_crop}")
+        if min(batch_size, max_interval, steps, len(buckets)) < 1:
+            raise ValueError(f"counts must be at least 1: {batch_size=}, {max_interval=}, {steps=}, {len(buckets)=}")
+        sizes = [Bucket(*bucket) for bucket in buckets]
+        clips = _by_bucket(folder, sizes)
+        train = _Windows(
+            clips,
+            batch_size=batch_size,
+            image_fraction=image_fraction,
+            max_interval=max_interval,
+            min_crop=min_crop,
+            seed=seed,
+        )
+        shown = clips if validation_folder is None else _by_bucket(validation_folder, sizes)
+        super().__init__(train, _Centres(shown, batch_size), steps=steps, num_workers=num_workers)
