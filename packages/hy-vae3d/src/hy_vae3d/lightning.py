@@ -15,6 +15,7 @@ from torch.optim import AdamW
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from hy_vae3d.config import VAE3DConfig
+from hy_vae3d.inflate import inflate as inflate_time
 from hy_vae3d.load import load_vae
 from hy_vae3d.losses import reconstruction_loss
 from hy_vae3d.model import VAE3D
@@ -26,6 +27,8 @@ class VAETraining(LightningModule):
     Args:
         preset: Which VAE to build, see `VAE3DConfig.preset`.
         weights: A VAE folder to start from instead; its own configuration then replaces `preset`.
+        inflate: Begin by making a model of images one of clips, see `hy_vae3d.inflate`; for `weights` of a stage that
+            saw images only.
         optimizer: Makes the optimizer from the parameters; a recipe names its class and settings. Its learning rate is
             the peak, reached after `warmup_steps`, then lowered along a half cosine.
         warmup_steps: Steps of linear warm-up.
@@ -38,6 +41,7 @@ class VAETraining(LightningModule):
         self,
         preset: str = "tiny",
         weights: str | None = None,
+        inflate: bool = False,
         optimizer: OptimizerCallable = AdamW,
         warmup_steps: int = 100,
         final_lr: float = 0.05,
@@ -47,6 +51,8 @@ class VAETraining(LightningModule):
         super().__init__()
         self.save_hyperparameters(ignore=["optimizer"])
         self.vae = load_vae(weights).train() if weights else VAE3D(VAE3DConfig.preset(preset))
+        if inflate:
+            inflate_time(self.vae)
         self.optimizer, self.warmup_steps, self.final_lr = optimizer, warmup_steps, final_lr
         self.kl_weight, self.contrast_weight = kl_weight, contrast_weight
 
