@@ -11,6 +11,7 @@ from pathlib import Path
 from hy_data import Bucket, StoredClip
 from hy_data.ledger import LedgerEntry
 from hy_plugins import Plugins
+from hy_tiny import vae_folder
 from hy_vae3d import load_vae
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -122,9 +123,13 @@ class Demo:
         self._heading("Adapt the bundled tiny autoencoder to the shots")
         if self.resume and (self.layout.vae / "manifest.json").is_file():
             return
-        weights = self.plugins.load("model", "tiny-vae")()
         sizes = [[bucket.frames, bucket.height, bucket.width] for bucket in buckets]
-        values = {"weights": str(weights), "buckets": sizes, "steps": self.options.vae_steps, "seed": self.options.seed}
+        values = {
+            "weights": str(vae_folder()),
+            "buckets": sizes,
+            "steps": self.options.vae_steps,
+            "seed": self.options.seed,
+        }
         training.fit(self.plugins, self.layout, "vae", values, resume=self.resume)
 
     def _encode(self, clips: Sequence[StoredClip], buckets: Sequence[Bucket]) -> list[latents.Shot]:

@@ -26,7 +26,7 @@ _PATTERNS = {
 class Component:
     """One thing that a plugin offers; a malformed field raises `PluginError`."""
 
-    kind: str  # snake_case; an open set, `hy_plugins.protocols.KINDS` says what each must do
+    kind: str  # snake_case; an open set; `hy_plugins.protocols` says what each must do
     name: str  # kebab-case, unique within its kind: what a human types
     target: str  # "package.module:attribute", imported only when asked for
     summary: str  # one line, for `hyvideo plugins`

@@ -10,11 +10,4 @@ PLUGIN_API = (1, 0)
 @hookimpl
 def hy_components() -> Iterable[Component]:
     """List this package's components; nothing is imported until one is asked for."""
-    return [
-        Component(
-            kind="model",
-            name="tiny-vae",
-            target="hy_tiny:vae_folder",
-            summary="the tiny causal 3D VAE, trained on the procedural world and photographs",
-        )
-    ]
+    return []
