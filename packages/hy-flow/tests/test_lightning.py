@@ -264,8 +264,8 @@ def test_the_learning_rate_rises_and_falls(toys, toy_batches):
     assert group["lr"] == pytest.approx(0, abs=1e-12)
 
 
-def test_bfloat16_trains(toys, toy_batches):
-    module = FlowMatching(*toys)
+def test_bfloat16_trains_with_clipped_gradients_and_a_fused_optimizer(toys, toy_batches):
+    module = FlowMatching(*toys, partial(AdamW, lr=1e-4, fused=True))
     before = parameters(module)
     trainer(max_steps=2, precision="bf16-mixed", gradient_clip_val=1.0).fit(module, loader(toy_batches(2)))
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in parameters(module).values())

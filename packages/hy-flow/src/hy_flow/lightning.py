@@ -121,6 +121,10 @@ class FlowMatching(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer of everything that has gradients, with warm-up and cosine decay per optimizer step."""
         optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            # Lightning refuses to clip gradients of a fused optimizer, which could unscale them by itself, even where
+            # nothing is scaled (bf16). This says that it doesn't; the scaler of float16 unscales them, as for others.
+            optimizer._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
         rate = partial(warmup_cosine, warmup_steps=self.warmup_steps, steps=self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

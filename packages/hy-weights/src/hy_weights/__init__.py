@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from hy_weights.errors import CheckpointError
     from hy_weights.manifest import FileState, file_states, read_manifest, verify, write_manifest
     from hy_weights.publish import staged
-    from hy_weights.reading import read_config, read_config_as, read_tensors
+    from hy_weights.reading import read_config, read_config_as
+    from hy_weights.stored import StoredTensors, read_tensors
     from hy_weights.strict import load_strict
     from hy_weights.writing import write_model
 
 __all__ = [
     "CheckpointError",
     "FileState",
+    "StoredTensors",
     "file_states",
     "load_strict",
     "read_config",
@@ -34,12 +36,13 @@ __all__ = [
 _HOME = {
     "CheckpointError": "hy_weights.errors",
     "FileState": "hy_weights.manifest",
+    "StoredTensors": "hy_weights.stored",
     "file_states": "hy_weights.manifest",
     "load_strict": "hy_weights.strict",
     "read_config": "hy_weights.reading",
     "read_config_as": "hy_weights.reading",
     "read_manifest": "hy_weights.manifest",
-    "read_tensors": "hy_weights.reading",
+    "read_tensors": "hy_weights.stored",
     "staged": "hy_weights.publish",
     "unallocated": "hy_weights.allocation",
     "verify": "hy_weights.manifest",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hy_weights.errors import CheckpointError
 from hy_weights.manifest import MANIFEST_FILE, file_states, read_manifest, require_whole
-from hy_weights.reading import read_tensors
+from hy_weights.stored import read_tensors
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""Reading: tensors and configuration from files that may be missing, truncated, damaged or simply something else."""
+"""Reading configurations, from files that may be missing, damaged or simply something else."""
 
 import dataclasses
 import json
@@ -6,67 +6,11 @@ import os
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from hy_weights.errors import CheckpointError
 
-WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 
 ConfigT = TypeVar("ConfigT")
-
-
-def read_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Read every tensor of a checkpoint, on the CPU, in the dtype it is stored in.
-
-    Args:
-        path: a `.safetensors` file, or a model folder that holds `model.safetensors`.
-
-    Returns:
-        The tensors by their stored names.
-
-    Raises:
-        CheckpointError: no such file, not safetensors, damaged or truncated, or a tensor holds NaN or infinity.
-    """
-    file = Path(path)
-    if file.is_dir():
-        file = file / WEIGHTS_FILE
-    if not file.is_file():
-        raise CheckpointError(f"{file}: no such file; expected a .safetensors file or a folder with {WEIGHTS_FILE}")
-    if file.suffix != ".safetensors":
-        raise CheckpointError(
-            f"{file}: not a .safetensors file; pickled checkpoints (.pt, .ckpt) are never opened here"
-        )
-    try:
-        tensors = load_file(file)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{file}: damaged or truncated, can't be read as safetensors ({error})") from error
-    require_finite(tensors, source=file)
-    return tensors
-
-
-def require_finite(tensors: dict[str, torch.Tensor], source: str | os.PathLike[str]) -> None:
-    """Refuse weights that hold NaN or infinity: a model with one such value computes nothing but NaN.
-
-    Raises:
-        CheckpointError: names `source` and the first tensor that isn't finite.
-    """
-    for key, tensor in tensors.items():
-        if not _is_finite(tensor):
-            raise CheckpointError(f"{source}: tensor {key!r} holds NaN or infinity; the weights are unusable")
-
-
-def _is_finite(tensor: torch.Tensor) -> bool:
-    if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()):
-        return True
-    if tensor.is_complex():
-        tensor = torch.view_as_real(tensor)
-    if tensor.element_size() == 1:  # the 8-bit floats have no reductions of their own
-        tensor = tensor.to(torch.float32)
-    # The extremes carry any NaN or infinity, without a mask as large as the weights.
-    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
 
 
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:

@@ -10,9 +10,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from hy_weights.errors import CheckpointError
+from hy_weights.finite import require_finite
 from hy_weights.manifest import write_manifest
 from hy_weights.publish import staged
-from hy_weights.reading import CONFIG_FILE, WEIGHTS_FILE, require_finite
+from hy_weights.reading import CONFIG_FILE
+from hy_weights.stored import WEIGHTS_FILE
 
 
 def write_model(
