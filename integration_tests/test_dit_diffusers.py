@@ -8,87 +8,12 @@ import dataclasses
 import pytest
 import torch
 from diffusers import HunyuanVideoTransformer3DModel  # pyright: ignore[reportPrivateImportUsage]
-from hy_dit import DiT, DiTConfig
+from hy_dit import DiT, DiTConfig, load_dit
+from hy_dit.layout import DIFFUSERS, to_diffusers_config
 from hy_plugins import TextTokens
 from torch import Tensor
 
 TOLERANCE = 2e-5
-
-RENAMED = {
-    "img_in.proj": "x_embedder.proj",
-    "txt_in.input_embedder": "context_embedder.proj_in",
-    "txt_in.t_embedder.mlp.0": "context_embedder.time_text_embed.timestep_embedder.linear_1",
-    "txt_in.t_embedder.mlp.2": "context_embedder.time_text_embed.timestep_embedder.linear_2",
-    "txt_in.c_embedder.linear_1": "context_embedder.time_text_embed.text_embedder.linear_1",
-    "txt_in.c_embedder.linear_2": "context_embedder.time_text_embed.text_embedder.linear_2",
-    "time_in.mlp.0": "time_text_embed.timestep_embedder.linear_1",
-    "time_in.mlp.2": "time_text_embed.timestep_embedder.linear_2",
-    "guidance_in.mlp.0": "time_text_embed.guidance_embedder.linear_1",
-    "guidance_in.mlp.2": "time_text_embed.guidance_embedder.linear_2",
-    "vector_in.in_layer": "time_text_embed.text_embedder.linear_1",
-    "vector_in.out_layer": "time_text_embed.text_embedder.linear_2",
-    "final_layer.linear": "proj_out",
-}
-
-STACKS = {
-    "txt_in.individual_token_refiner.blocks": "context_embedder.token_refiner.refiner_blocks",
-    "double_blocks": "transformer_blocks",
-    "single_blocks": "single_transformer_blocks",
-}
-
-RENAMED_IN_BLOCKS = {
-    "norm1": "norm1",
-    "norm2": "norm2",
-    "self_attn_proj": "attn.to_out.0",
-    "mlp.fc1": "ff.net.0.proj",
-    "mlp.fc2": "ff.net.2",
-    "adaLN_modulation.1": "norm_out.linear",
-    "img_mod.linear": "norm1.linear",
-    "txt_mod.linear": "norm1_context.linear",
-    "img_attn_q_norm": "attn.norm_q",
-    "img_attn_k_norm": "attn.norm_k",
-    "txt_attn_q_norm": "attn.norm_added_q",
-    "txt_attn_k_norm": "attn.norm_added_k",
-    "img_attn_proj": "attn.to_out.0",
-    "txt_attn_proj": "attn.to_add_out",
-    "img_mlp.fc1": "ff.net.0.proj",
-    "img_mlp.fc2": "ff.net.2",
-    "txt_mlp.fc1": "ff_context.net.0.proj",
-    "txt_mlp.fc2": "ff_context.net.2",
-    "modulation.linear": "norm.linear",
-    "q_norm": "attn.norm_q",
-    "k_norm": "attn.norm_k",
-    "linear2": "proj_out",
-}
-
-SPLIT_IN_BLOCKS = {
-    "self_attn_qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
-    "img_attn_qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
-    "txt_attn_qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
-}
-
-
-def to_diffusers(state: dict[str, Tensor], width: int) -> dict[str, Tensor]:
-    """The same weights under diffusers' names; joint projections are split, the final layer's halves swapped."""
-    renamed: dict[str, Tensor] = {}
-    for key, value in state.items():
-        name, _, kind = key.rpartition(".")
-        stack = next((stack for stack in STACKS if name.startswith(stack + ".")), None)
-        if name == "final_layer.adaLN_modulation.1":
-            renamed[f"norm_out.linear.{kind}"] = torch.cat(list(reversed(value.chunk(2))))
-        elif stack is None:
-            renamed[f"{RENAMED[name]}.{kind}"] = value
-        else:
-            index, _, part = name.removeprefix(stack + ".").partition(".")
-            block = f"{STACKS[stack]}.{index}"
-            if part in SPLIT_IN_BLOCKS:
-                rows = [width, width, width, value.shape[0] - 3 * width][: len(SPLIT_IN_BLOCKS[part])]
-                for target, slice_ in zip(SPLIT_IN_BLOCKS[part], value.split(rows), strict=True):
-                    renamed[f"{block}.{target}.{kind}"] = slice_
-            else:
-                renamed[f"{block}.{RENAMED_IN_BLOCKS[part]}.{kind}"] = value
-    return renamed
 
 
 def make_pair(config: DiTConfig) -> tuple[DiT, HunyuanVideoTransformer3DModel]:
@@ -100,23 +25,9 @@ def make_pair(config: DiTConfig) -> tuple[DiT, HunyuanVideoTransformer3DModel]:
                 parameter.normal_(std=0.8 * parameter.flatten(1).shape[1] ** -0.5)
             else:
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    other = HunyuanVideoTransformer3DModel(
-        in_channels=config.in_channels,
-        out_channels=config.out_channels,
-        num_attention_heads=config.heads,
-        attention_head_dim=config.width // config.heads,
-        num_layers=config.double_blocks,
-        num_single_layers=config.single_blocks,
-        mlp_ratio=config.mlp_ratio,
-        patch_size=config.patch[1],
-        patch_size_t=config.patch[0],
-        guidance_embeds=config.guidance_embed,
-        text_embed_dim=config.text_width,
-        pooled_projection_dim=config.pooled_width,
-        rope_theta=config.rope_theta,
-        rope_axes_dim=config.rope_axes,
-    )
-    other.load_state_dict(to_diffusers(dit.state_dict(), config.width), strict=True)
+    values = {key: value for key, value in to_diffusers_config(config).items() if key != "_class_name"}
+    other = HunyuanVideoTransformer3DModel(**values)
+    other.load_state_dict(dict(DIFFUSERS.from_ours(dit.state_dict(), config.width)), strict=True)
     return dit, other
 
 
@@ -228,5 +139,17 @@ def test_gradients_are_the_same():
     velocity_BCTHW.square().mean().backward()
     gradients = {name: parameter.grad for name, parameter in dit.named_parameters() if parameter.grad is not None}
     expected = {name: parameter.grad for name, parameter in other.named_parameters()}
-    for name, gradient in to_diffusers(gradients, SMALL.width).items():
+    for name, gradient in DIFFUSERS.from_ours(gradients, SMALL.width).items():
         torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("shard", ["10GB", "100KB"])
+def test_a_folder_that_diffusers_saved_loads(tmp_path, shard):
+    torch.manual_seed(0)
+    dit, other = make_pair(dataclasses.replace(SMALL, guidance_embed=True))
+    other.save_pretrained(tmp_path, max_shard_size=shard)
+    assert (len(list(tmp_path.glob("*.safetensors"))) == 1) == (shard == "10GB")
+    loaded = load_dit(tmp_path)
+    assert loaded.config == dit.config
+    for key, value in dit.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value), key

@@ -4,7 +4,9 @@ import json
 import pytest
 import torch
 from hy_dit import DiT, load_dit
+from hy_dit.layout import DIFFUSERS, from_diffusers_config, to_diffusers_config
 from hy_weights import CheckpointError, write_model
+from safetensors.torch import save_file
 
 WIDE_HEADS = {"width": 256, "heads": 2, "rope_axes": (16, 56, 56)}
 
@@ -50,6 +52,70 @@ def test_of_a_bare_file_the_sizes_are_read_off_the_weights(folder, changes):
     loaded = load_dit(path / "model.safetensors")
     assert loaded.config == dit.config
     assert same(loaded, dit)
+
+
+@pytest.mark.parametrize("wrapper", ["module", "ema"])
+def test_a_released_pickle_loads(make_dit, tmp_path, wrapper):
+    dit = make_dit(**WIDE_HEADS, guidance_embed=True)
+    torch.save({wrapper: dit.state_dict()}, tmp_path / "mp_rank_00_model_states.pt")
+    loaded = load_dit(tmp_path / "mp_rank_00_model_states.pt")
+    assert loaded.config == dit.config
+    assert same(loaded, dit)
+
+
+def in_diffusers_layout(dit: DiT) -> dict[str, torch.Tensor]:
+    view = DIFFUSERS.from_ours(dit.state_dict(), dit.config.width)
+    return {key: view[key].contiguous() for key in view}
+
+
+def test_diffusers_layout_and_back_is_bit_identical(make_dit):
+    dit = make_dit(guidance_embed=True, mlp_ratio=2.5)
+    theirs = in_diffusers_layout(dit)
+    ours = DIFFUSERS.to_ours(theirs)
+    assert ours.keys() == dit.state_dict().keys()
+    assert all(torch.equal(ours[key], value) for key, value in dit.state_dict().items())
+    assert all(ours.outline(key).shape == value.shape for key, value in dit.state_dict().items())
+    assert from_diffusers_config(to_diffusers_config(dit.config), "there") == dit.config
+
+
+def test_a_diffusers_folder_and_its_bare_file_load(make_dit, tmp_path):
+    dit = make_dit(**WIDE_HEADS)
+    save_file(in_diffusers_layout(dit), tmp_path / "diffusion_pytorch_model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(to_diffusers_config(dit.config)))
+    for path in (tmp_path, tmp_path / "diffusion_pytorch_model.safetensors"):
+        loaded = load_dit(path)
+        assert loaded.config == dit.config
+        assert same(loaded, dit)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"_class_name": "WanTransformer3DModel"}, "is of diffusers' WanTransformer3DModel; expected Hunyuan"),
+        (
+            {"image_condition_type": "token_replace"},
+            "image_condition_type is 'token_replace'; this .* None",
+        ),
+        ({"rope_theta": 0.0}, "not a valid configuration of Hunyuan"),
+    ],
+)
+def test_a_diffusers_configuration_of_something_else_is_refused(make_dit, change, message):
+    with pytest.raises(CheckpointError, match=message):
+        from_diffusers_config(to_diffusers_config(make_dit().config) | change, "there")
+
+
+def test_a_diffusers_configuration_without_a_key_is_refused(make_dit):
+    values = to_diffusers_config(make_dit().config)
+    del values["patch_size_t"]
+    with pytest.raises(CheckpointError, match="there: has no 'patch_size_t'"):
+        from_diffusers_config(values, "there")
+
+
+def test_a_part_of_a_joint_projection_that_is_missing_is_named(make_dit):
+    theirs = in_diffusers_layout(make_dit())
+    del theirs["transformer_blocks.0.attn.to_k.weight"]
+    with pytest.raises(CheckpointError, match=r"'transformer_blocks.0.attn.to_k.weight' is missing beside"):
+        DIFFUSERS.to_ours(theirs)
 
 
 def test_weights_keep_their_dtype_unless_one_is_given(make_dit, tmp_path):

@@ -1,4 +1,4 @@
-"""Loading a transformer: our own folder, or one safetensors file with the released key names."""
+"""Loading a transformer from any form it is handed around in."""
 
 import os
 import re
@@ -6,11 +6,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from hy_weights import CheckpointError, load_strict, read_config_as, read_tensors, unallocated
+from hy_weights import (
+    CheckpointError,
+    StoredTensors,
+    load_strict,
+    read_config,
+    read_config_as,
+    unallocated,
+)
+from hy_weights.finite import require_finite
+from hy_weights.reading import CONFIG_FILE
 from torch import Tensor
 
 from hy_dit.config import DiTConfig
 from hy_dit.errors import DiTConfigError
+from hy_dit.layout import DIFFUSERS, from_diffusers_config
 from hy_dit.model import DiT
 
 _ROPE_AXES = {128: (16, 56, 56)}
@@ -23,9 +33,11 @@ _ROPE_THETA = 256.0
 def load_dit(path: str | os.PathLike[str], dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> DiT:
     """Load a transformer, strictly: every weight of the file has a place, and every place a weight.
 
+    What the file is, is read off its keys, not its name.
+
     Args:
-        path: a folder with `config.json` and `model.safetensors`, or a `.safetensors` file whose keys are the released
-            ones. Of a file alone, the sizes are read off the weights.
+        path: a released `.pt`, a `.safetensors` file, an index of several, or a folder, with our (the released) key
+            names or diffusers'. Without a `config.json` in the folder, the sizes are read off the weights.
         dtype: of the weights; None keeps the dtype they are stored in (the patch projection's, if they differ).
         device: where the model goes.
 
@@ -33,12 +45,23 @@ def load_dit(path: str | os.PathLike[str], dtype: torch.dtype | None = None, dev
         CheckpointError: the file or folder can't be read, isn't a HunyuanVideo transformer, or doesn't fit its config.
     """
     path = Path(path)
-    tensors = read_tensors(path)
-    config = read_config_as(path, DiTConfig) if path.is_dir() else _infer_config(tensors, path)
+    stored = StoredTensors(path)
+    tensors = dict(DIFFUSERS.to_ours(stored) if DIFFUSERS.recognises(stored) else stored)
+    require_finite(tensors, source=path)
     with unallocated():
-        dit = DiT(config)
+        dit = DiT(_config_of(path, tensors))
     load_strict(dit, tensors, source=path)
     return dit.to(device=device, dtype=dtype or dit.img_in.proj.weight.dtype)
+
+
+def _config_of(path: Path, tensors: Mapping[str, Tensor]) -> DiTConfig:
+    """The folder's configuration, ours or diffusers', or else what the weights tell."""
+    if not (path / CONFIG_FILE).is_file():
+        return _infer_config(tensors, path)
+    values = read_config(path)
+    if "_class_name" in values:
+        return from_diffusers_config(values, path / CONFIG_FILE)
+    return read_config_as(path, DiTConfig)
 
 
 def _infer_config(tensors: Mapping[str, Tensor], file: Path) -> DiTConfig:
