@@ -1,7 +1,9 @@
 """The command builds and runs what a recipe names, and says what is wrong with one."""
 
+import sys
+
 import pytest
-from hyvideo_pretrain.cli import expand, main
+from hyvideo_pretrain.cli import NothingToResume, expand, main
 
 RECIPE = """
 model:
@@ -31,6 +33,7 @@ def recipe(tmp_path):
 
 def test_resume_and_safe_loading_are_spelled_out():
     assert expand(["fit", "--resume"]) == ["fit", "--weights_only=true", "--ckpt_path=last"]
+    assert expand(["--seed_everything", "1", "fit"]) == ["--seed_everything", "1", "fit", "--weights_only=true"]
     assert expand(["--help"]) == ["--help"]
 
 
@@ -38,6 +41,18 @@ def test_a_recipe_runs_and_resumes(tmp_path, recipe):
     assert main(["fit", "--config", str(recipe)]) == 0
     assert (tmp_path / "run" / "last.ckpt").is_file()
     assert main(["fit", "--config", str(recipe), "--resume", "--trainer.max_steps", "4"]) == 0
+
+
+def test_resuming_nothing_is_refused(tmp_path, recipe):
+    with pytest.raises(NothingToResume, match=r"nothing to resume in .*run; run without --resume"):
+        main(["fit", "--config", str(recipe), "--resume"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_program_name_is_left_alone(recipe):
+    before = list(sys.argv)
+    main(["fit", "--config", str(recipe)])
+    assert sys.argv == before
 
 
 @pytest.mark.parametrize(
@@ -56,8 +71,9 @@ def test_a_misspelt_recipe_exits_with_2_and_names_the_key(recipe, capsys, wrong,
     assert named in capsys.readouterr().err
 
 
-def test_help_names_the_command(capsys):
+@pytest.mark.parametrize("argv", [["--help"], ["fit", "--help"]])
+def test_help_names_the_command(capsys, argv):
     with pytest.raises(SystemExit) as stopped:
-        main(["--help"])
+        main(argv)
     assert stopped.value.code == 0
     assert "hyvideo pretrain" in capsys.readouterr().out

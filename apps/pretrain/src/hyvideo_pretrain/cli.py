@@ -1,11 +1,13 @@
 """`hyvideo pretrain fit --config recipe.yaml`: Lightning CLI over any model and any data module."""
 
 import logging
-import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
+from hy_plugins import HyError
 from lightning import LightningDataModule, LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 
 DESCRIPTION = """Train a model from a Lightning CLI config: `hyvideo pretrain fit --config recipe.yaml`.
@@ -20,10 +22,30 @@ NOISE = (
     "does not have many workers",
     "The `srun`",
     "no `val_dataloader`",
-    "exists and is not empty",
     "is not supported by the model summary",
 )
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
+
+
+class NothingToResume(HyError):
+    """There is no checkpoint to go on from."""
+
+
+class Command(LightningCLI):
+    """Lightning CLI that does not begin anew when it was told to go on."""
+
+    def before_fit(self) -> None:
+        """Check that there is something to resume.
+
+        Raises:
+            NothingToResume: None of the folders that checkpoints go to has a last one.
+        """
+        if self.config.fit.ckpt_path != "last":
+            return
+        callbacks = [one for one in self.trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
+        folders = [Path(one.dirpath) for one in callbacks if one.dirpath is not None]
+        if folders and not any(any(folder.glob("*last*.ckpt")) for folder in folders):
+            raise NothingToResume(f"nothing to resume in {', '.join(map(str, folders))}; run without --resume")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,15 +62,14 @@ def main(argv: Sequence[str]) -> int:
         warnings.filterwarnings("ignore", f".*{text}.*")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    sys.argv[0] = "hyvideo pretrain"  # what jsonargparse calls the program in its messages
-    LightningCLI(
+    Command(
         LightningModule,
         LightningDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         save_config_kwargs={"overwrite": True},
         auto_configure_optimizers=False,
-        parser_kwargs={"description": DESCRIPTION},
+        parser_kwargs={"prog": "hyvideo pretrain", "description": DESCRIPTION},
         args=expand(argv),
     )
     return 0
@@ -57,6 +78,7 @@ def main(argv: Sequence[str]) -> int:
 def expand(argv: Sequence[str]) -> list[str]:
     """Spell `--resume` out, and let checkpoints hold tensors and plain values only: nothing in them is executed."""
     arguments = ["--ckpt_path=last" if argument == "--resume" else argument for argument in argv]
-    if arguments and arguments[0] in SUBCOMMANDS:
-        arguments.insert(1, "--weights_only=true")
+    place = next((number for number, argument in enumerate(arguments, 1) if argument in SUBCOMMANDS), None)
+    if place is not None:
+        arguments.insert(place, "--weights_only=true")
     return arguments

@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hy_weights import staged, write_manifest, write_model
+from hy_plugins import HyError
+from hy_weights import require_replaceable, staged, write_manifest, write_model
 from lightning import Callback, LightningModule, Trainer
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+class PublishError(HyError):
+    """What was asked for could not be published."""
 
 
 class Publish(Callback):
@@ -36,7 +43,23 @@ class Publish(Callback):
         self.folder = Path(folder)
         self.include = {name: Path(path) for name, path in (include or {}).items()}
         self.sampling = dict(sampling or {})
+        if dtype not in DTYPES:
+            raise PublishError(f"dtype is {dtype!r}; it is one of {', '.join(DTYPES)}")
         self.dtype: torch.dtype = getattr(torch, dtype)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse before the training what would fail after it.
+
+        Raises:
+            PublishError: The module has no `models()`, or a folder of `include` is not there.
+            CheckpointError: Something that is no checkpoint lies where the checkpoint shall go.
+        """
+        if not hasattr(pl_module, "models"):
+            raise PublishError(f"{type(pl_module).__name__} has no models() that says what to publish")
+        for name, path in self.include.items():
+            if not path.is_dir():
+                raise PublishError(f"{path}: no such folder to include as {name!r}")
+        require_replaceable(self.folder)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder, on one process only."""

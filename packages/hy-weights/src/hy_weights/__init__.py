@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from hy_weights.allocation import unallocated
     from hy_weights.errors import CheckpointError
     from hy_weights.manifest import FileState, file_states, read_manifest, verify, write_manifest
-    from hy_weights.publish import staged
+    from hy_weights.publish import require_replaceable, staged
     from hy_weights.reading import read_config, read_config_as
     from hy_weights.stored import StoredTensors, read_tensors
     from hy_weights.strict import load_strict
@@ -26,6 +26,7 @@ __all__ = [
     "read_config_as",
     "read_manifest",
     "read_tensors",
+    "require_replaceable",
     "staged",
     "unallocated",
     "verify",
@@ -43,6 +44,7 @@ _HOME = {
     "read_config_as": "hy_weights.reading",
     "read_manifest": "hy_weights.manifest",
     "read_tensors": "hy_weights.stored",
+    "require_replaceable": "hy_weights.publish",
     "staged": "hy_weights.publish",
     "unallocated": "hy_weights.allocation",
     "verify": "hy_weights.manifest",

@@ -42,7 +42,7 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
         raise CheckpointError(f"{folder}: publishing needs a POSIX system (Linux, macOS); reading works everywhere")
     final = Path(os.path.realpath(folder))
     try:
-        _require_replaceable(final)
+        require_replaceable(final)
         final.parent.mkdir(parents=True, exist_ok=True)
         _clean_up(final)
         staging, lock = _create_staging(final)
@@ -61,7 +61,13 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
         os.close(lock)
 
 
-def _require_replaceable(final: Path) -> None:
+def require_replaceable(folder: str | os.PathLike[str]) -> None:
+    """Refuse a place that `staged` would refuse, without writing there.
+
+    Raises:
+        CheckpointError: it is taken by something that this package did not publish.
+    """
+    final = Path(os.path.realpath(folder))
     if not final.exists() or (final.is_dir() and (is_published(final) or not any(final.iterdir()))):
         return
     what = f"a folder without a {MANIFEST_FILE} of ours" if final.is_dir() else "a file"
@@ -119,7 +125,7 @@ def _publish(staging: Path, final: Path) -> None:
     for file in staging.rglob("*"):
         _sync(file)
     _sync(staging)
-    _require_replaceable(final)
+    require_replaceable(final)
     replaced = None
     if is_published(final):
         replaced = _beside(final, "replaced")
