@@ -40,6 +40,27 @@ def test_captions_come_from_the_file_that_is_named(tmp_path, footage):
     assert clips[0].description["captions"]["short"] == "a red square moves right"
 
 
+def test_captions_of_a_windows_editor_are_read_without_its_mark(tmp_path):
+    (tmp_path / "captions.txt").write_bytes("a red square \r\n".encode("utf-8-sig"))
+    assert (
+        choose_captioner(options(captions=str(tmp_path / "captions.txt"))).caption({"shot": 1})["short"]
+        == "a red square"
+    )
+
+
+def test_too_few_captions_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    halves = [np.repeat(rng.integers(low, low + 60, (1, 48, 64, 3)), 16, axis=0) for low in (10, 180)]
+    write_video(tmp_path / "in.mp4", np.concatenate(halves).astype(np.uint8), 25)
+    (tmp_path / "captions.txt").write_text("a dark shot\n")
+    with pytest.raises(DemoError, match="has captions for 1 of 2 shots; give one line per shot"):
+        cut(
+            options(video=str(tmp_path / "in.mp4"), captions=str(tmp_path / "captions.txt")),
+            tmp_path / "shards",
+            lambda entry: None,
+        )
+
+
 @pytest.mark.parametrize("text", ["", "one\n\nthree\n"])
 def test_captions_without_words_are_refused(tmp_path, text):
     (tmp_path / "captions.txt").write_text(text)

@@ -99,3 +99,9 @@ def test_thresholds_can_be_set():
     frames_THWC = np.full((1, 20, 20, 3), 110, np.uint8)
     assert MeasuredCaptioner(bright=100).caption({"frames_THWC": frames_THWC})["light"] == "bright"
     assert MeasuredCaptioner(dark=120).caption({"frames_THWC": frames_THWC})["light"] == "dark"
+
+
+@pytest.mark.parametrize("size", [(20, 1200), (1200, 20), (16, 16)])
+def test_any_shape_can_be_measured(size):
+    frames_THWC = np.random.default_rng(0).integers(0, 255, (4, *size, 3)).astype(np.uint8)
+    assert np.isfinite(measure_motion(frames_THWC, 25.0).right)

@@ -205,7 +205,7 @@ def test_a_file_cut_short_says_how_much_is_readable(tmp_path, textured, suffix, 
     assert len(whole) == 30
     cut(path, 0.6)
     assert probe(path).truncated
-    with pytest.raises(TruncatedVideo, match=r"read with stop=") as caught:
+    with pytest.raises(TruncatedVideo, match=r"frames are readable \(stop=") as caught:
         read_video(path)
     readable = caught.value.readable
     assert 10 <= readable < 30

@@ -81,7 +81,48 @@ def test_a_saved_state_continues_the_same_way():
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
+def test_a_parameter_without_a_gradient_or_without_numbers_stays_and_stops_nothing():
+    frozen, empty, moved = (nn.Parameter(torch.ones(rows, 2)) for rows in (2, 0, 2))
+    moved.grad, empty.grad = torch.eye(2), torch.zeros(0, 2)
+    Muon([frozen, empty, moved], lr=0.1, weight_decay=0.5).step()
+    assert torch.equal(frozen, torch.ones(2, 2))
+    assert not torch.equal(moved, torch.ones(2, 2))
+
+
+def test_parameters_of_two_number_formats_are_stepped():
+    weights = [nn.Parameter(torch.ones(2, 2, dtype=dtype)) for dtype in (torch.float32, torch.float64)]
+    for weight in weights:
+        weight.grad = torch.eye(2, dtype=weight.dtype)
+    Muon(weights, lr=0.1).step()
+    torch.testing.assert_close(weights[0].double(), weights[1])
+
+
+def test_a_vector_that_joins_late_is_corrected_for_its_own_steps():
+    early, late = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
+    optimizer = Muon([early, late], lr=0.1)
+    early.grad = torch.ones(3)
+    optimizer.step()
+    early.grad, late.grad = None, torch.ones(3)
+    optimizer.step()
+    torch.testing.assert_close(early, late)
+
+
+def test_a_closure_runs_with_gradients_and_its_loss_comes_back():
+    weight = nn.Parameter(torch.ones(2, 2))
+    optimizer = Muon([weight], lr=0.1)
+
+    def closure() -> float:
+        loss = weight.square().sum()
+        loss.backward()
+        return loss.item()
+
+    assert optimizer.step(closure) == 4.0
+    assert not torch.equal(weight, torch.ones(2, 2))
+
+
 def test_bad_rates_are_refused():
+    with pytest.raises(ValueError, match="momentum and betas"):
+        Muon([nn.Parameter(torch.zeros(1))], betas=(0.9, 1.0))
     with pytest.raises(ValueError, match="momentum and betas"):
         Muon([nn.Parameter(torch.zeros(1))], momentum=1.0)
     with pytest.raises(ValueError, match="must not be negative"):

@@ -27,14 +27,13 @@ def test_equals_growth_and_a_convolution_and_so_do_its_gradients(frames, grow_ti
     x_BCTHW = torch.randn(2, 4, frames, 3, 5, dtype=torch.float64, requires_grad=True)
     expected = layer.conv(grown(x_BCTHW, grow_time=grow_time))
     actual = layer(x_BCTHW)
-    # The folded kernels are summed in float32 whatever the weights are.
-    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
     direction = torch.randn_like(expected)
     leaves = [x_BCTHW, *layer.parameters()]
     for mine, reference in zip(
         torch.autograd.grad(actual, leaves, direction), torch.autograd.grad(expected, leaves, direction), strict=True
     ):
-        torch.testing.assert_close(mine, reference, rtol=0, atol=1e-5)
+        torch.testing.assert_close(mine, reference, rtol=0, atol=1e-11)
 
 
 def test_half_precision_at_most_doubles_the_rounding_error():

@@ -17,6 +17,7 @@ from hy_data import (
 )
 from hy_data.ledger import LedgerEntry
 
+from hyvideo_demo.cli import LEAST_FRAMES
 from hyvideo_demo.layout import DemoError, Options
 
 STREET_CAPTIONS = (
@@ -29,19 +30,20 @@ STREET_CAPTIONS = (
 )
 PIXELS = 112 * 48
 SHORT_SIDE = 96
-LEAST_FRAMES = 5
 MOST_SHOTS = 12
 
 
 class ListedCaptioner:
-    """Gives each shot its line of a list."""
+    """Gives each shot its line of a list; notes the last shot that was asked for."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         self.lines = lines
+        self.last_shot = 0
 
     def caption(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the line of `sample["shot"]`, which counts from 1."""
         shot = int(sample["shot"])
+        self.last_shot = max(self.last_shot, shot)
         if shot > len(self.lines):
             raise DemoError(f"shot {shot} has no caption: the list has {len(self.lines)} lines")
         return {"short": self.lines[shot - 1]}
@@ -55,12 +57,13 @@ def choose_captioner(options: Options) -> ListedCaptioner | MeasuredCaptioner:
     """
     if options.captions:
         try:
-            lines = Path(options.captions).read_text(encoding="utf-8").splitlines()
+            lines = Path(options.captions).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeError) as error:
-            raise DemoError(f"{options.captions}: cannot be read as captions, one line per shot ({error})") from error
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise DemoError(f"{options.captions}: cannot be read as captions, one line per shot ({reason})") from error
         if not lines or not all(line.strip() for line in lines):
             raise DemoError(f"{options.captions}: needs one caption per line and no empty line")
-        return ListedCaptioner(lines)
+        return ListedCaptioner([line.strip() for line in lines])
     return MeasuredCaptioner() if options.video else ListedCaptioner(STREET_CAPTIONS)
 
 
@@ -68,16 +71,19 @@ def cut(options: Options, shards: Path, report: Callable[[LedgerEntry], None]) -
     """Split the footage into shots and write one clip per shot to `shards`.
 
     Raises:
-        DemoError: Nothing of it can be used; the message gives the reasons.
+        DemoError: Nothing of it can be used, the message gives the reasons; or a shot has no caption.
     """
-    video = options.video or str(street_clip())
+    video, captioner = options.video or str(street_clip()), choose_captioner(options)
     packing = Packing(min_frames=LEAST_FRAMES, short_side=SHORT_SIDE)
-    ledger = pack_footage(
-        [video], shards, captioner=choose_captioner(options), packing=packing, overwrite=True, report=report
-    )
+    ledger = pack_footage([video], shards, captioner=captioner, packing=packing, overwrite=True, report=report)
     if not any(entry.accepted for entry in ledger):
         reasons = "; ".join(sorted({entry.reason for entry in ledger})) or "it holds no frames"
         raise DemoError(f"{video}: no shot of at least {LEAST_FRAMES} frames can be used: {reasons}")
+    if isinstance(captioner, ListedCaptioner) and captioner.last_shot > len(captioner.lines):
+        raise DemoError(
+            f"{options.captions}: has captions for {len(captioner.lines)} of {captioner.last_shot} shots; "
+            "give one line per shot, in order, and start again with --overwrite"
+        )
     return ledger
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from hy_data import Bucket, StoredClip, choose_bucket, fit
 from hy_data.latents import LatentSample, write_latents
+from hy_data.lightning import to_video
 from hy_vae3d import VAE3D, load_vae
 from hy_weights import write_model
 
@@ -46,7 +47,7 @@ def standardize(adapted: Path, published: Path, clips: Sequence[StoredClip], buc
     """Publish the adapted autoencoder with latents of mean 0 and deviation 1 on these clips, channel by channel."""
     vae = load_vae(adapted)
     with torch.no_grad():
-        means = [vae.encode(to_video(windows(clip, buckets)[0])).mode() for clip in clips]
+        means = [vae.encode(to_video([windows(clip, buckets)[0]])).mode() for clip in clips]
     every_CN = torch.cat([mean_BCTHW.movedim(1, 0).flatten(1) for mean_BCTHW in means], dim=1)
     vae.standardize_latents(every_CN.mean(dim=1), every_CN.std(dim=1))
     write_model(published, vae.state_dict(), asdict(vae.config), provenance={"standardized on": len(clips)})
@@ -61,7 +62,7 @@ def encode(
         for clip in clips:
             for number, window_THWC in enumerate(windows(clip, buckets)):
                 with torch.no_grad():
-                    latent_BCTHW = vae.encode(to_video(window_THWC)).mode() * vae.scaling_factor
+                    latent_BCTHW = vae.encode(to_video([window_THWC])).mode() * vae.scaling_factor
                 source = {"clip": clip.key, "first": number * WINDOW_STEP}
                 yield LatentSample(f"{clip.key}-{number:04d}", latent_BCTHW[0].numpy(), caption_of(clip), source)
             advance()
@@ -75,7 +76,7 @@ def rebuild(vae: VAE3D, clips: Sequence[StoredClip], buckets: Sequence[Bucket]) 
     for clip in clips:
         real_THWC = windows(clip, buckets)[0]
         with torch.no_grad():
-            rebuilt_BCTHW = vae.decode(vae.encode(to_video(real_THWC)).mode())
+            rebuilt_BCTHW = vae.decode(vae.encode(to_video([real_THWC])).mode())
         rebuilt_THWC = to_frames(rebuilt_BCTHW)
         fps = float(clip.load().fps)
         shots.append(Shot(caption_of(clip), fps, len(real_THWC), real_THWC, rebuilt_THWC))
@@ -95,11 +96,6 @@ def windows(clip: StoredClip, buckets: Sequence[Bucket]) -> list[np.ndarray]:
 def caption_of(clip: StoredClip) -> str:
     """Return a clip's short caption."""
     return str(clip.description["captions"]["short"])
-
-
-def to_video(frames_THWC: np.ndarray) -> torch.Tensor:
-    """Turn uint8 frames into a batch of one clip in [-1, 1]."""
-    return torch.from_numpy(frames_THWC.copy()).permute(3, 0, 1, 2)[None].float() / 127.5 - 1.0
 
 
 def to_frames(video_BCTHW: torch.Tensor) -> np.ndarray:

@@ -1,10 +1,13 @@
 """Where the demo puts things, and what it was asked for."""
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hy_plugins import HyError
+
+RECORD = "demo.json"
 
 
 class DemoError(HyError):
@@ -44,6 +47,11 @@ class Layout:
         return self.root / "shards"
 
     @property
+    def cut(self) -> Path:
+        """Says that all shots are cut: an interrupted cutting leaves the shards it had."""
+        return self.shards / "complete"
+
+    @property
     def latents(self) -> Path:
         """The clips, compressed."""
         return self.root / "latents"
@@ -52,6 +60,11 @@ class Layout:
     def vae(self) -> Path:
         """The adapted autoencoder, its latents brought to deviation one."""
         return self.root / "vae"
+
+    @property
+    def adapted(self) -> Path:
+        """What the autoencoder's training publishes, its latents as they came out."""
+        return self.run("vae") / "model"
 
     @property
     def checkpoint(self) -> Path:
@@ -75,20 +88,42 @@ def open_folder(root: Path, options: Options, *, resume: bool, overwrite: bool) 
         The options to go on with: those given, or with `resume` those the folder was begun with.
 
     Raises:
-        DemoError: The folder holds a demo already, or anything else, or nothing to resume.
+        DemoError: The folder holds a demo already, or anything else, or nothing to resume, or can't be written; or the
+            footage or captions are not there.
     """
-    record = root / "demo.json"
+    record, layout = root / RECORD, Layout(root)
     if resume:
         if not record.is_file():
             raise DemoError(f"{root} holds no demo to resume; run without --resume")
-        return Options(**json.loads(record.read_text(encoding="utf-8")))
+        return _read(record)
+    for path in (options.video, options.captions):
+        if path and not Path(path).exists():
+            raise DemoError(f"{path}: no such file")
     # A demo that failed before its first clip (a mistyped path, say) leaves nothing worth keeping.
-    if record.is_file() and any(Layout(root).shards.glob("*.tar")) and not overwrite:
+    if record.is_file() and any(layout.shards.glob("*.tar")) and not overwrite:
         raise DemoError(
             f"{root} holds a demo already: --resume goes on with it, --overwrite begins anew, --out elsewhere"
         )
-    if not record.is_file() and root.exists() and any(root.iterdir()):
-        raise DemoError(f"{root} is not empty and not a demo's folder; choose another with --out")
-    root.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(asdict(options), indent=2) + "\n", encoding="utf-8")
+    if not record.is_file() and root.exists() and (not root.is_dir() or any(root.iterdir())):
+        what = "is not empty and not a demo's folder" if root.is_dir() else "is a file"
+        raise DemoError(f"{root} {what}; choose another with --out")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if record.is_file():  # a demo's folder: what an older one made would be taken for the new one's by --resume
+            for old in (layout.shards, layout.latents, layout.vae, layout.checkpoint, layout.samples, layout.run("")):
+                shutil.rmtree(old, ignore_errors=True)
+        staged = record.with_suffix(".tmp")
+        staged.write_text(json.dumps(asdict(options), indent=2) + "\n", encoding="utf-8")
+        staged.replace(record)
+    except OSError as error:
+        raise DemoError(
+            f"{root}: no folder can be made or written there ({error.strerror}); choose with --out"
+        ) from error
     return options
+
+
+def _read(record: Path) -> Options:
+    try:
+        return Options(**json.loads(record.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DemoError(f"{record} is damaged ({error}); --overwrite begins anew") from error

@@ -3,6 +3,7 @@
 Shapes: T frames, H W height, width, C channels.
 """
 
+import shlex
 from collections.abc import Sequence
 
 import matplotlib
@@ -49,12 +50,14 @@ def write_plot(layout: Layout) -> None:
     plt.close(figure)
 
 
-def write_readme(layout: Layout, shots: Sequence[Shot], seconds: float) -> str:
-    """Write the folder's README; return its line of results."""
+def write_readme(layout: Layout, shots: Sequence[Shot], seconds: float | None) -> str:
+    """Write the folder's README; return its line of results. `seconds` is None where a resumed demo does not know."""
     psnr = float(np.mean([shot.psnr for shot in shots]))
     loss = final_loss(losses(layout, "dit", "train/loss")[1])
-    results = f"autoencoder {psnr:.1f} dB PSNR, transformer loss {loss:.3f}, {seconds / 60:.1f} minutes"
-    root, prompt = layout.root, shots[0].caption
+    results = f"autoencoder {psnr:.1f} dB PSNR, transformer loss {loss:.3f}"
+    if seconds is not None:
+        results += f", {seconds / 60:.1f} minutes"
+    root, prompt = shlex.quote(str(layout.root)), shlex.quote(shots[0].caption)
     text = f"""# What `hyvideo demo` made
 
 Result: {results}.
@@ -67,16 +70,16 @@ Result: {results}.
 | `checkpoint/` | autoencoder, transformer and text encoder: what `hyvideo sample` takes |
 | `vae/` | the adapted autoencoder alone |
 | `shards/`, `latents/` | the clips and their latents as webdataset tars; `shards/ledger.jsonl`: each shot's fate |
-| `runs/vae/`, `runs/dit/` | each training's `recipe.yaml`, `metrics.csv` and `last.ckpt` |
+| `runs/vae/`, `runs/dit/` | each training's `recipe.yaml`, `last.ckpt` and, in `version_*/metrics.csv`, losses |
 
 Go on from here:
 
 ```
-hyvideo sample "{prompt}" --model {root}/checkpoint --seed 7 --out clip.mp4
+hyvideo sample {prompt} --model {root}/checkpoint --seed 7 --out clip.mp4
 hyvideo sample --replay {root}/samples/01.mp4 --out again.mp4
 hyvideo pretrain fit --config {root}/runs/dit/recipe.yaml --resume --trainer.max_epochs 3
 hyvideo demo --video my.mp4 --out my-demo
 ```
 """
-    (root / "README.md").write_text(text, encoding="utf-8")
+    (layout.root / "README.md").write_text(text, encoding="utf-8")
     return results

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from hy_data.buckets import resize
 
 _FLOW_WIDTH = 160
+_FLOW_LEAST = 32  # with fewer rows than this OpenCV's estimator crashes the process
 _FLOW_PAIRS = 12
 _TEXTURE = 80.0
 _STANDING = 0.25
@@ -126,7 +127,7 @@ def measure_motion(frames_THWC: npt.NDArray[np.uint8], fps: float) -> Motion:
         the motion; none for a single frame, or frames without texture.
     """
     height, width = frames_THWC.shape[1:3]
-    small = (max(round(height * _FLOW_WIDTH / width), 16), _FLOW_WIDTH)
+    small = (max(round(height * _FLOW_WIDTH / width), _FLOW_LEAST), _FLOW_WIDTH)
     firsts = np.linspace(0, len(frames_THWC) - 2, min(_FLOW_PAIRS, len(frames_THWC) - 1)).round().astype(int)
     flows = [_textured_flow(resize(frames_THWC[first : first + 2], *small)) for first in firsts]
     flow_N2 = np.concatenate(flows) if flows else np.empty((0, 2), np.float32)

@@ -228,9 +228,8 @@ def _show(source: Source, seen: Inspection, rate: Fraction, start: int, stop: in
     if held is not None and tick < end:
         yield from _repeat(held, seen, end - tick)
     if end < stop:
-        raise TruncatedVideo(
-            f"{name_of(source)} breaks off: {end} frames are readable; read with stop={end} to keep them", readable=end
-        )
+        whole = "1 frame is" if end == 1 else f"{end} frames are"
+        raise TruncatedVideo(f"{name_of(source)} breaks off: {whole} readable (stop={end})", readable=end)
 
 
 def _repeat(frame: VideoFrame, seen: Inspection, times: int) -> Iterator[Frame]:

@@ -59,17 +59,17 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            group["steps"] = group.get("steps", 0) + 1
-            by_shape: defaultdict[tuple[int, int], list[Tensor]] = defaultdict(list)
+            alike: defaultdict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
-                if parameter.grad is None:
+                if parameter.grad is None or parameter.numel() == 0:
                     continue
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 if parameter.ndim >= 2:
-                    by_shape[len(parameter), parameter[0].numel()].append(parameter)
+                    shape = len(parameter), parameter[0].numel()
+                    alike[*shape, parameter.device, parameter.dtype].append(parameter)
                 else:
                     self._step_vector(parameter, group)
-            for (rows, columns), parameters in by_shape.items():
+            for (rows, columns, *_), parameters in alike.items():
                 self._step_matrices(parameters, rows, columns, group)
         return loss
 
@@ -89,10 +89,11 @@ class Muon(torch.optim.Optimizer):
     def _step_vector(self, parameter: Tensor, group: dict[str, Any]) -> None:
         gradient = _gradient(parameter)
         beta1, beta2 = group["betas"]
+        steps = self.state[parameter]["steps"] = self.state[parameter].get("steps", 0) + 1
         first = self._mean(parameter, "first").lerp_(gradient, 1 - beta1)
         second = self._mean(parameter, "second").lerp_(gradient.square(), 1 - beta2)
-        deviation = second.div(1 - beta2 ** group["steps"]).sqrt_().add_(group["eps"])
-        parameter.addcdiv_(first, deviation, value=-group["lr"] / (1 - beta1 ** group["steps"]))
+        deviation = second.div(1 - beta2**steps).sqrt_().add_(group["eps"])
+        parameter.addcdiv_(first, deviation, value=-group["lr"] / (1 - beta1**steps))
 
     def _mean(self, parameter: Tensor, name: str) -> Tensor:
         """A running mean that starts at zero."""

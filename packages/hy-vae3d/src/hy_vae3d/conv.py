@@ -40,7 +40,7 @@ class CausalConv3d(nn.Module):
         """Convolve a single frame: its front padding is itself, so the taps over time add up to one 2D kernel."""
         if any(self.pad_WHT):
             x_BCHW = pad_with_edges(x_BCHW, self.pad_WHT[:4])
-        weight = self.conv.weight.sum(dim=2, dtype=torch.float32).to(self.conv.weight.dtype)
+        weight = self.conv.weight.sum(dim=2)
         return F.conv2d(x_BCHW, weight, self.conv.bias, self.conv.stride[1:])
 
 

@@ -3,6 +3,7 @@
 Shapes: B batch, C channels, T H W frames, height, width. Pixels are in [-1, 1].
 """
 
+import hashlib
 import math
 from typing import Any
 
@@ -35,6 +36,8 @@ class VAETraining(LightningModule):
         final_lr: Where the cosine ends, as a share of the peak; 1 keeps it constant, for a stage that another follows.
         kl_weight: Weight of the divergence from N(0, I), averaged per latent number; the paper's 1e-6.
         contrast_weight: How much more busy pixels count, see `reconstruction_loss`; 0 is the paper's plain L1.
+        seed: Of the drawn latents. They depend on it, the epoch, the batch's place in it and the rank only, so that a
+            resumed run draws what the unbroken one would have drawn.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class VAETraining(LightningModule):
         final_lr: float = 0.05,
         kl_weight: float = 1e-6,
         contrast_weight: float = 0.0,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["optimizer"])
@@ -54,7 +58,7 @@ class VAETraining(LightningModule):
         if inflate:
             inflate_time(self.vae)
         self.optimizer, self.warmup_steps, self.final_lr = optimizer, warmup_steps, final_lr
-        self.kl_weight, self.contrast_weight = kl_weight, contrast_weight
+        self.kl_weight, self.contrast_weight, self.seed = kl_weight, contrast_weight, seed
 
     def models(self) -> dict[str, nn.Module]:
         """Return what a published checkpoint holds, by folder name."""
@@ -64,13 +68,18 @@ class VAETraining(LightningModule):
         """Encode, draw a latent, decode; return L1 plus the weighted KL."""
         video_BCTHW = batch["video_BCTHW"]
         posterior = self.vae.encode(video_BCTHW)
-        rebuilt_BCTHW = self.vae.decode(posterior.sample())
+        rebuilt_BCTHW = self.vae.decode(posterior.sample(self._generator(batch_idx)))
         l1 = reconstruction_loss(rebuilt_BCTHW.float(), video_BCTHW, self.contrast_weight)
         kl = posterior.kl()
         loss = l1 + self.kl_weight * kl
         size = len(video_BCTHW)
         self.log_dict({"loss": loss, "l1": l1, "kl": kl}, prog_bar=True, batch_size=size)
         return loss
+
+    def _generator(self, batch_idx: int) -> torch.Generator:
+        name = f"{self.seed} {self.current_epoch} {batch_idx} {self.global_rank}"
+        number = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big")
+        return torch.Generator(self.device).manual_seed(number)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log the PSNR, in dB, of clips decoded from the posterior's mode."""
@@ -84,7 +93,7 @@ class VAETraining(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, with warm-up and a cosine over the trainer's whole length."""
         optimizer = self.optimizer(self.vae.parameters())
-        total = max(int(self.trainer.estimated_stepping_batches), 1)
+        total = max(self.trainer.estimated_stepping_batches, 1)  # infinite for a trainer without a last step
 
         def factor(step: int) -> float:
             warm = min((step + 1) / max(self.warmup_steps, 1), 1.0)

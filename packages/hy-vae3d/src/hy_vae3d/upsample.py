@@ -3,7 +3,7 @@
 Most of a grown clip's pixels are copies, so the 3x3x3 kernel multiplies the same number several times. Here its weights
 are added up first: a grown position needs two taps along each axis that grows. That is 8 of 27 multiplications where
 time grows too and 12 where it does not, and no grown input is held in memory. The result is the same up to rounding:
-the sums are taken in float32 and rounded to the type of the weights. In bfloat16 that doubles this layer's rounding.
+sums are taken in float32 or better and rounded to the weights' type, which in bfloat16 doubles this layer's rounding.
 
 Shapes: B batch, C channels, T H W frames, height, width; O output channels; K kernel (2 where
 folded), J kernel over time.
@@ -35,7 +35,7 @@ class Upsample(nn.Module):
         assert bias_O is not None
         if frames == 1:
             # A single frame is its own front padding: all taps over time see it.
-            weight_OCJKK = weight_OCJKK.sum(2, keepdim=True, dtype=torch.float32).to(weight_OCJKK.dtype)
+            weight_OCJKK = weight_OCJKK.sum(2, keepdim=True)
         grow_time = self.grow_time and frames > 1
         if grow_time:
             # Looking back over three grown frames, an original's first copy sees (previous, previous, own) and its
@@ -62,7 +62,8 @@ def fold(weight: Tensor, axis: int) -> tuple[Tensor, Tensor]:
         weight: A kernel with three taps along `axis`.
         axis: The axis that grows.
     """
-    first, middle, last = (tap.float() for tap in weight.unbind(axis))
+    precise = torch.promote_types(weight.dtype, torch.float32)
+    first, middle, last = (tap.to(precise) for tap in weight.unbind(axis))
     even, odd = torch.stack([first, middle + last], axis), torch.stack([first + middle, last], axis)
     return even.to(weight.dtype), odd.to(weight.dtype)
 
