@@ -3,7 +3,11 @@
 import sys
 
 import pytest
+import torch
+from hyvideo_pretrain.checkpoint_io import StagedCheckpointIO
 from hyvideo_pretrain.cli import NothingToResume, expand, main
+from hyvideo_pretrain.config_errors import ConfigError
+from lightning.pytorch.demos.boring_classes import BoringModel
 
 RECIPE = """
 model:
@@ -56,19 +60,63 @@ def test_the_program_name_is_left_alone(recipe):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "right", "named"),
+    ("wrong", "right", "message"),
     [
-        ("max_steps: 2", "max_stepz: 2", "max_stepz"),
-        ("BoringDataModule", "BoringDataModul", "BoringDataModul"),
-        ("init_args: {folder:", "init_args: {foldr:", "foldr"),
+        ("max_steps: 2", "max_stepz: 2", "does not accept option 'trainer.max_stepz'; did you mean 'max_steps'?"),
+        ("max_steps: 2", "max_steps: many", "trainer.max_steps: .*many"),
+        ("BoringDataModule", "BoringDataModul", "BoringDataModul: module .* has no attribute 'BoringDataModul'"),
+        ("{folder:", "{foldr:", r"LastCheckpoint: Option 'foldr' is not accepted; did you mean 'folder'\?$"),
+        ("data:", "data: [", "Problems parsing config"),
     ],
 )
-def test_a_misspelt_recipe_exits_with_2_and_names_the_key(recipe, capsys, wrong, right, named):
-    recipe.write_text(recipe.read_text().replace(wrong, right))
-    with pytest.raises(SystemExit) as stopped:
+def test_a_misspelt_recipe_is_said_in_a_line(recipe, wrong, right, message):
+    recipe.write_text(recipe.read_text().replace(wrong, right, 1))
+    with pytest.raises(ConfigError, match=message) as caught:
         main(["fit", "--config", str(recipe)])
-    assert stopped.value.code == 2
-    assert named in capsys.readouterr().err
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+class Picky(BoringModel):
+    def __init__(self, size: int = 1) -> None:
+        super().__init__()
+        if size > 2:
+            raise ValueError(f"size is {size}; at most 2")
+
+
+def test_what_a_class_refuses_is_said_in_a_line(recipe):
+    recipe.write_text(recipe.read_text().replace(f"{BoringModel.__module__}.BoringModel", f"{__name__}.Picky"))
+    with pytest.raises(ConfigError, match=r"^size is 3; at most 2$"):
+        main(["fit", "--config", str(recipe), "--model.size", "3"])
+
+
+def test_a_damaged_checkpoint_is_said(tmp_path, recipe):
+    assert main(["fit", "--config", str(recipe)]) == 0
+    last = tmp_path / "run" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-200])
+    with pytest.raises(NothingToResume, match=r"last\.ckpt: damaged or cut short"):
+        main(["fit", "--config", str(recipe), "--resume"])
+
+
+def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_one_before(tmp_path, monkeypatch):
+    StagedCheckpointIO().save_checkpoint({"step": 1}, tmp_path / "deep" / "last.ckpt")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        StagedCheckpointIO().save_checkpoint({"step": 2}, tmp_path / "deep" / "last.ckpt")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["last.ckpt"]
+    assert torch.load(tmp_path / "deep" / "last.ckpt", weights_only=True) == {"step": 1}
+
+
+def test_a_run_writes_its_checkpoints_staged(recipe, monkeypatch):
+    written = []
+    monkeypatch.setattr(StagedCheckpointIO, "save_checkpoint", lambda self, checkpoint, path, **_: written.append(path))
+    main(["fit", "--config", str(recipe)])
+    assert written
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["fit", "--help"]])

@@ -2,18 +2,23 @@
 
 import logging
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from hy_plugins import HyError
 from lightning import LightningDataModule, LightningModule
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
+
+from hyvideo_pretrain.checkpoint_io import StagedCheckpointIO
+from hyvideo_pretrain.config_errors import ConfigError, Parser, explain
 
 DESCRIPTION = """Train a model from a Lightning CLI config: `hyvideo pretrain fit --config recipe.yaml`.
 Any value of the recipe can be given as an option (`--trainer.max_steps 500 --model.optimizer.lr 1e-4`);
 `fit --config recipe.yaml --print_config` shows the whole configuration, `fit --config recipe.yaml --resume` goes on
-from the last checkpoint. Complete recipes: packages/hy-tiny/src/hy_tiny/recipes."""
+from the last checkpoint. Complete recipes come with hy-tiny, in its folder `recipes`."""
 
 # Lightning's remarks that no user of this command can act on.
 NOISE = (
@@ -32,20 +37,37 @@ class NothingToResume(HyError):
 
 
 class Command(LightningCLI):
-    """Lightning CLI that does not begin anew when it was told to go on."""
+    """Lightning CLI with short messages and staged checkpoints, that does not begin anew when it was told to go on."""
+
+    def instantiate_classes(self) -> None:
+        """Build what the recipe names.
+
+        Raises:
+            ConfigError: A class refuses its arguments.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise ConfigError(explain(str(error))) from error
+        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.trainer.strategy.checkpoint_io = StagedCheckpointIO()
 
     def before_fit(self) -> None:
         """Check that there is something to resume.
 
         Raises:
-            NothingToResume: None of the folders that checkpoints go to has a last one.
+            NothingToResume: None of the folders that checkpoints go to has a last one, or it is damaged.
         """
         if self.config.fit.ckpt_path != "last":
             return
         callbacks = [one for one in self.trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
         folders = [Path(one.dirpath) for one in callbacks if one.dirpath is not None]
-        if folders and not any(any(folder.glob("*last*.ckpt")) for folder in folders):
+        found = [path for folder in folders for path in folder.glob("*last*.ckpt")]
+        if folders and not found:
             raise NothingToResume(f"nothing to resume in {', '.join(map(str, folders))}; run without --resume")
+        for path in found:
+            if not zipfile.is_zipfile(path):
+                raise NothingToResume(f"{path}: damaged or cut short; remove it and run without --resume")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -56,7 +78,10 @@ def main(argv: Sequence[str]) -> int:
             stands for `--ckpt_path last`.
 
     Returns:
-        The exit code; a wrong configuration exits with 2 by itself, an interrupted run raises `Interrupted`.
+        The exit code; an interrupted run raises `Interrupted`.
+
+    Raises:
+        ConfigError: The recipe or an option is wrong.
     """
     for text in NOISE:
         warnings.filterwarnings("ignore", f".*{text}.*")
@@ -69,6 +94,7 @@ def main(argv: Sequence[str]) -> int:
         subclass_mode_data=True,
         save_config_kwargs={"overwrite": True},
         auto_configure_optimizers=False,
+        parser_class=Parser,
         parser_kwargs={"prog": "hyvideo pretrain", "description": DESCRIPTION},
         args=expand(argv),
     )
