@@ -107,7 +107,7 @@ def test_files_that_are_no_samples_are_refused(tmp_path, noise_THWC):
         ("plain.mp4", NoSettings, "carries no settings"),
         ("other.mp4", SampleError, r"other.mp4 was not written by this .*lack device, dtype, .*prompt"),
         ("none.mp4", NotAVideo, r"none.mp4"),
-        ("none.png", FileNotFoundError, r"none.png"),
+        ("none.png", SampleError, r"none.png does not exist; give a video or picture"),
     ]:
         with pytest.raises(error, match=message):
             read_record(tmp_path / name)

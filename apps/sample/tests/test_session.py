@@ -275,6 +275,9 @@ def test_prompts_are_checked_before_weights_are_loaded(checkpoint):
     write_prompts("caf\u00e9", encoding="latin-1")
     with pytest.raises(SampleError, match=r"prompts.txt is not UTF-8 text"):
         batch(checkpoint)
+    os.remove("prompts.txt")
+    with pytest.raises(SampleError, match=r"prompts.txt can't be read \(No such file or directory\); give a text file"):
+        batch(checkpoint)
     write_prompts("a", "b")
     os.makedirs("clips")
     with open("clips/002-b.mp4", "w"), pytest.raises(SampleError, match=r"clips/002-b.mp4 exists already"):

@@ -111,6 +111,8 @@ def _png_settings(path: Path) -> Mapping[str, Any]:
     try:
         with Image.open(path, formats=["png"]) as picture:
             stored = json.loads(picture.info.get(_PNG_KEY, ""))
+    except FileNotFoundError as error:
+        raise SampleError(f"{path} does not exist; give a video or picture that `hyvideo sample` wrote") from error
     except UnidentifiedImageError as error:
         raise SampleError(f"{path} is no PNG picture that can be read") from error
     except ValueError:

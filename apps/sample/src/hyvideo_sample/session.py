@@ -73,6 +73,9 @@ def _prompts(request: Request, settings: Settings) -> dict[Path, str]:
         lines = request.prompts.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise SampleError(f"{request.prompts} is not UTF-8 text; save it as that, one prompt per line") from error
+    except OSError as error:
+        what = f"can't be read ({error.strerror})"
+        raise SampleError(f"{request.prompts} {what}; give a text file with one prompt per line") from error
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise SampleError(f"{request.prompts} holds no prompt; write one per line")

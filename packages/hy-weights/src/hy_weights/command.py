@@ -6,7 +6,6 @@ from pathlib import Path
 
 from hy_weights.errors import CheckpointError
 from hy_weights.manifest import MANIFEST_FILE, file_states, read_manifest, require_whole
-from hy_weights.stored import read_tensors
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,6 +40,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _describe(file: Path) -> str:
+    from hy_weights.stored import read_tensors  # not before it is needed: torch takes seconds
+
     tensors = read_tensors(file)
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
     numbers = sum(tensor.numel() for tensor in tensors.values())

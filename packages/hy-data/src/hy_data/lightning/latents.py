@@ -21,7 +21,7 @@ def _stack(samples: Sequence[LatentSample], frames: int | None = None) -> Latent
 
 
 class _Draws(Dataset[LatentBatch]):
-    """Batch number `step`: latents of one size, every caption as likely as any other, however many clips it has."""
+    """Batch number `step`: latents of one size; each of its captions is as likely, however many clips it has."""
 
     def __init__(self, samples: Sequence[LatentSample], *, batch_size: int, image_fraction: float, seed: int) -> None:
         self.batch_size = batch_size
