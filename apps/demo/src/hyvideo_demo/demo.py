@@ -1,4 +1,7 @@
-"""The demo's stages, one after the other."""
+"""The demo's stages, one after the other.
+
+Shapes: T frames, H W height, width, C channels.
+"""
 
 import time
 from collections.abc import Sequence

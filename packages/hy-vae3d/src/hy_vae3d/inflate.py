@@ -1,4 +1,7 @@
-"""From images to video: what a stage on clips starts from after a stage on images (paper section 4.1's curriculum)."""
+"""From images to video: what a stage on clips starts from after a stage on images (paper section 4.1's curriculum).
+
+Shapes: O I output and input channels, T H W the kernel's taps over time, height and width.
+"""
 
 import torch
 from torch import nn
@@ -17,7 +20,7 @@ def inflate(vae: nn.Module) -> None:
     """
     for layer in vae.modules():
         if isinstance(layer, CausalConv3d):
-            weight_OCTHW = layer.conv.weight
-            summed_OCHW = weight_OCTHW.sum(dim=2)
-            weight_OCTHW.zero_()
-            weight_OCTHW[:, :, -1] = summed_OCHW
+            weight_OITHW = layer.conv.weight
+            summed_OIHW = weight_OITHW.sum(dim=2)
+            weight_OITHW.zero_()
+            weight_OITHW[:, :, -1] = summed_OIHW
