@@ -132,7 +132,7 @@ def test_killed_while_writing_leaves_the_older_one_and_the_next_write_cleans_up(
     assert names(tmp_path) == ["model"]
 
 
-@pytest.mark.parametrize("call", ["_sync", "write_manifest", "_publish", "_require_replaceable"])
+@pytest.mark.parametrize("call", ["_sync", "write_manifest", "_publish", "require_replaceable"])
 def test_killed_at_any_call_nothing_torn_is_under_the_final_name(tmp_path, monkeypatch, call):
     with monkeypatch.context() as patched:
         patched.setattr(publish, call, die)

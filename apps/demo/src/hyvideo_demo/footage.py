@@ -28,7 +28,7 @@ STREET_CAPTIONS = (
     "a person walks past a bicycle that leans against an old stone wall",
     "a close view of bicycle wheels behind a blurred post",
 )
-PIXELS = 112 * 48
+PIXELS = 144 * 64
 SHORT_SIDE = 96
 MOST_SHOTS = 12
 

@@ -15,6 +15,7 @@ from hy_weights import (
     unallocated,
 )
 from hy_weights.finite import require_finite
+from hy_weights.layout import outline
 from hy_weights.reading import CONFIG_FILE
 from torch import Tensor
 
@@ -45,13 +46,24 @@ def load_dit(path: str | os.PathLike[str], dtype: torch.dtype | None = None, dev
         CheckpointError: the file or folder can't be read, isn't a HunyuanVideo transformer, or doesn't fit its config.
     """
     path = Path(path)
-    stored = StoredTensors(path)
-    tensors = dict(DIFFUSERS.to_ours(stored) if DIFFUSERS.recognises(stored) else stored)
+    tensors, config = open_dit(path)
+    tensors = dict(tensors)
     require_finite(tensors, source=path)
     with unallocated():
-        dit = DiT(_config_of(path, tensors))
+        dit = DiT(config)
     load_strict(dit, tensors, source=path)
     return dit.to(device=device, dtype=dtype or dit.img_in.proj.weight.dtype)
+
+
+def open_dit(path: Path) -> tuple[Mapping[str, Tensor], DiTConfig]:
+    """Return a checkpoint's weights by our names, each read when it is used, and its sizes.
+
+    Raises:
+        CheckpointError: The file or folder can't be read, or isn't a HunyuanVideo transformer.
+    """
+    stored = StoredTensors(path)
+    tensors = DIFFUSERS.to_ours(stored) if DIFFUSERS.recognises(stored) else stored
+    return tensors, _config_of(path, tensors)
 
 
 def _config_of(path: Path, tensors: Mapping[str, Tensor]) -> DiTConfig:
@@ -104,13 +116,14 @@ def _infer_config(tensors: Mapping[str, Tensor], file: Path) -> DiTConfig:
 
 def _shape(tensors: Mapping[str, Tensor], key: str, rank: int, file: Path) -> list[int]:
     """Shape of one weight that every HunyuanVideo transformer has."""
-    found = f"of shape {list(tensors[key].shape)}" if key in tensors else "missing"
-    if key not in tensors or tensors[key].ndim != rank:
+    shape = list(outline(tensors, key).shape) if key in tensors else None
+    found = f"of shape {shape}" if shape is not None else "missing"
+    if shape is None or len(shape) != rank:
         raise CheckpointError(
             f"{file}: not a HunyuanVideo transformer with the released key names: {key} is {found}, "
             f"expected a tensor of rank {rank}"
         )
-    return list(tensors[key].shape)
+    return shape
 
 
 def _count(keys: Iterable[str], stack: str) -> int:

@@ -16,5 +16,11 @@ def hy_components() -> Iterable[Component]:
             name="hunyuan-video-dit",
             target="hy_dit.model:DiT",
             summary="HunyuanVideo's dual-to-single-stream transformer; build it from a DiTConfig.",
-        )
+        ),
+        Component(
+            kind="model_format",
+            name="hunyuan-video-dit",
+            target="hy_dit.format:model_format",
+            summary="the transformer's checkpoints, for `hyvideo convert`",
+        ),
     ]

@@ -16,8 +16,14 @@ def hy_components() -> Iterable[Component]:
     return [
         Component(
             kind="command",
+            name="convert",
+            target="hy_weights.convert:main",
+            summary="write a model's checkpoint in another form: ours, diffusers', one file",
+        ),
+        Component(
+            kind="command",
             name="verify",
             target="hy_weights.command:main",
             summary="check a model folder against its manifest and say what it is",
-        )
+        ),
     ]

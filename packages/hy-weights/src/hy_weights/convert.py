@@ -1,0 +1,111 @@
+"""`hyvideo convert`: a checkpoint in one form, wherever it came from, to another."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hy_weights.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+    from hy_weights.formats import ModelFormat, OpenModel
+
+FORMS = {
+    "ours": "a folder with model.safetensors, config.json and manifest.json",
+    "diffusers": "a folder that diffusers' from_pretrained takes",
+    "single": "one .safetensors file with the released key names",
+}
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Convert one model's checkpoint; tensors pass through one by one.
+
+    Raises:
+        CheckpointError: The input can't be read or is no model that an installed package knows; or the output's place
+            is taken or can't be written.
+    """
+    asked = _parser().parse_args(argv)
+    if asked.to == "single" and asked.output.suffix != ".safetensors":
+        raise CheckpointError(f"{asked.output}: a single file's name ends in .safetensors")
+    if asked.to == "single" and asked.output.exists():
+        raise CheckpointError(f"{asked.output}: already there; choose another name or remove it")
+
+    import torch
+
+    from hy_weights.publish import require_replaceable
+
+    if asked.to != "single":
+        require_replaceable(asked.output)
+    known, model = _open(asked.input)
+    if asked.to == "diffusers":
+        model = known.to_diffusers(model)
+    name = known.name
+    dtype = getattr(torch, DTYPES[asked.dtype]) if asked.dtype else None
+    _write(model, asked.output, asked.to, dtype, provenance={"converted from": str(asked.input), "model": name})
+    print(f"{asked.input} -> {asked.output}: {name}, {len(model.tensors)} tensors, {asked.to}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hyvideo convert",
+        description="Write a model's checkpoint in another form. What the input is, is read off its keys.",
+        epilog="\n".join(f"  {name:10} {what}" for name, what in FORMS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("input", type=Path, help="a released .pt, .safetensors, an index of several, or a folder")
+    parser.add_argument("output", type=Path, help="where the result goes; nothing of yours is overwritten")
+    parser.add_argument("--to", required=True, choices=FORMS, help="see below")
+    parser.add_argument("--dtype", choices=DTYPES, help="number format of the weights (default: as they are)")
+    return parser
+
+
+def _open(path: Path) -> "tuple[ModelFormat, OpenModel]":
+    from hy_plugins import Plugins
+
+    plugins = Plugins()
+    formats = [plugins.load("model_format", name)() for name in plugins.names("model_format")]
+    for known in formats:
+        model = known.open(path)
+        if model is not None:
+            return known, model
+    names = ", ".join(known.name for known in formats) or "none: install hy-dit or hy-vae3d"
+    raise CheckpointError(f"{path}: is no model that an installed package knows (known: {names})")
+
+
+def _write(
+    model: "OpenModel", output: Path, form: str, dtype: "torch.dtype | None", provenance: dict[str, str]
+) -> None:
+    import json
+
+    from hy_weights.manifest import write_manifest
+    from hy_weights.publish import staged
+    from hy_weights.reading import CONFIG_FILE
+    from hy_weights.stored import FOLDER_FILES
+    from hy_weights.stream import write_stream
+
+    if form == "single":
+        partial = output.with_name(f".{output.name}.partial")
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            write_stream(partial, model.tensors, dtype, _tell)
+            partial.replace(output)
+        finally:
+            partial.unlink(missing_ok=True)
+        return
+    with staged(output) as inside:
+        ours, diffusers = FOLDER_FILES
+        write_stream(inside / (ours if form == "ours" else diffusers), model.tensors, dtype, _tell)
+        text = json.dumps(dict(model.config), indent=2, ensure_ascii=False)
+        (inside / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        write_manifest(inside, provenance)
+
+
+def _tell(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        print(f"\r{done / 1e9:.2f} of {total / 1e9:.2f} GB", end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,84 @@
+"""Writing safetensors one tensor at a time: a checkpoint larger than memory passes through."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hy_weights.errors import CheckpointError
+from hy_weights.finite import require_finite
+from hy_weights.layout import outline
+
+_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_ALIGNMENT = 8
+
+
+def write_stream(
+    file: Path,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write a `.safetensors` file; one tensor is in memory at a time where the mapping makes them when asked.
+
+    Args:
+        file: Where it goes; it is not staged.
+        tensors: By stored name.
+        dtype: Number format of floating-point tensors; None keeps theirs.
+        progress: Called after each tensor with the bytes written and all there are.
+
+    Raises:
+        CheckpointError: A tensor's number format has no name in safetensors, or a tensor holds NaN or infinity.
+    """
+    if sys.byteorder != "little":
+        raise CheckpointError(f"{file}: safetensors files are little-endian; this machine is not")
+    outlines = {key: _converted(outline(tensors, key), dtype) for key in tensors}
+    # The largest items first, so that every tensor lies at a multiple of its item size.
+    order = sorted(outlines, key=lambda key: (-outlines[key].element_size(), key))
+    header, end = _header(file, outlines, order)
+    with file.open("wb") as stream:
+        stream.write(len(header).to_bytes(8, "little") + header)
+        done = 0
+        for key in order:
+            tensor = _converted(tensors[key], dtype).contiguous()
+            require_finite({key: tensor}, source=file)
+            stream.write(tensor.view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+            done += tensor.nbytes
+            progress(done, end)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _header(file: Path, outlines: Mapping[str, Tensor], order: list[str]) -> tuple[bytes, int]:
+    """The file's table of contents, padded with spaces, and the number of bytes after it."""
+    table: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for key in order:
+        tensor = outlines[key]
+        if tensor.dtype not in _NAMES:
+            raise CheckpointError(f"{file}: tensor {key!r} is of {tensor.dtype}, which safetensors files can't hold")
+        begin, end = end, end + tensor.nbytes
+        table[key] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(table, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % _ALIGNMENT), end
+
+
+def _converted(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
