@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _open(path: Path) -> "tuple[ModelFormat, OpenModel]":
-    from hy_plugins import Plugins
+    from hy_plugins import Plugins  # not a dependency: whoever runs this command has it
 
     plugins = Plugins()
     formats = [plugins.load("model_format", name)() for name in plugins.names("model_format")]
