@@ -158,12 +158,14 @@ def collect_wheels(options: argparse.Namespace, members: Mapping[str, Member], b
 def set_up(options: argparse.Namespace, members: Mapping[str, Member], built: Path) -> Setup:
     """Build what is needed, and settle which versions the environments get."""
     root = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    pins = locked_pins() if options.resolution == "highest" and not options.from_index else ""
     return Setup(
         python=options.python,
         resolution=options.resolution,
         wheels=collect_wheels(options, members, built),
-        pins=locked_pins() if options.resolution == "highest" and not options.from_index else "",
-        date=[] if options.from_index else ["--exclude-newer", root["tool"]["uv"]["exclude-newer"]],
+        pins=pins,
+        # Pins need no date, and some indexes know no dates of some files, which a date then hides.
+        date=[] if options.from_index or pins else ["--exclude-newer", root["tool"]["uv"]["exclude-newer"]],
     )
 
 
