@@ -7,6 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SHORT, LARGE = 10, 48 * 48
+"""On CPUs, clips of so many frames and fewer (padding included), of so many pixels and more, are trained in float32.
+
+oneDNN's bfloat16 backward pass writes outside its memory there and the process dies. Seen with torch 2.13, batch 1: on
+one thread up to 6 frames of 64x144 and of 80x112, on two threads a single frame; not from 7 on, and not at 48x112.
+"""
+
 
 class CausalConv3d(nn.Module):
     """A 3D convolution padded with copies of the edge: in front in time, on both sides in space (paper 4.1).
@@ -34,7 +41,7 @@ class CausalConv3d(nn.Module):
             return self._image(x_BCTHW[:, :, 0])[:, :, None]
         if any(self.pad_WHT):
             x_BCTHW = pad_with_edges(x_BCTHW, self.pad_WHT)
-        return self.conv(x_BCTHW)
+        return convolve(x_BCTHW, self.conv.weight, self.conv.bias, self.conv.stride)
 
     def _image(self, x_BCHW: Tensor) -> Tensor:
         """Convolve a single frame: its front padding is itself, so the taps over time add up to one 2D kernel."""
@@ -51,3 +58,20 @@ def pad_with_edges(x: Tensor, pad: tuple[int, ...]) -> Tensor:
     """
     with torch.autocast(x.device.type, enabled=False):
         return F.pad(x, pad, mode="replicate")
+
+
+def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...] = (1, 1, 1)) -> Tensor:
+    """Convolve without padding, in float32 where bfloat16 is not safe, see `SHORT`."""
+    if not _is_unsafe(x_BCTHW):
+        return F.conv3d(x_BCTHW, weight, bias, stride)
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x_BCTHW.dtype
+    with torch.autocast("cpu", enabled=False):
+        wide_bias = None if bias is None else bias.float()
+        return F.conv3d(x_BCTHW.float(), weight.float(), wide_bias, stride).to(dtype)
+
+
+def _is_unsafe(x_BCTHW: Tensor) -> bool:
+    narrow = torch.is_autocast_enabled("cpu") or x_BCTHW.dtype == torch.bfloat16
+    trains = torch.is_grad_enabled() and x_BCTHW.device.type == "cpu"
+    frames, height, width = x_BCTHW.shape[2:]
+    return trains and narrow and frames <= SHORT and height * width >= LARGE

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hy_vae3d.conv import CausalConv3d, pad_with_edges
+from hy_vae3d.conv import CausalConv3d, convolve, pad_with_edges
 
 
 class Upsample(nn.Module):
@@ -71,7 +71,7 @@ def fold(weight: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 def _convolve(x_BCTHW: Tensor, weight_OCJKK: Tensor, bias_O: Tensor) -> Tensor:
     if weight_OCJKK.shape[2] == 1:
         return F.conv2d(x_BCTHW[:, :, 0], weight_OCJKK[:, :, 0], bias_O)[:, :, None]
-    return F.conv3d(x_BCTHW, weight_OCJKK, bias_O)
+    return convolve(x_BCTHW, weight_OCJKK, bias_O)
 
 
 def _interleave(copies: list[Tensor], per_frame: int) -> Tensor:
