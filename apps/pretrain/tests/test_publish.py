@@ -100,6 +100,14 @@ def test_a_missing_folder_to_include_is_refused_before_the_training(tmp_path):
         fit(Publish(str(tmp_path / "out"), include={"vae": str(tmp_path / "gone")}), NotTrained())
 
 
+def test_validating_publishes_nothing_and_refuses_nothing(tmp_path):
+    publish = Publish(str(tmp_path / "out"), include={"vae": str(tmp_path / "gone")})
+    Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[publish]
+    ).validate(Module(), verbose=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_module_without_models_is_refused_before_the_training(tmp_path, monkeypatch):
     monkeypatch.delattr(Module, "models")
     with pytest.raises(PublishError, match=r"Module has no models\(\)"):

@@ -54,6 +54,8 @@ class Publish(Callback):
             PublishError: The module has no `models()`, or a folder of `include` is not there.
             CheckpointError: Something that is no checkpoint lies where the checkpoint shall go.
         """
+        if stage != "fit":
+            return
         if not hasattr(pl_module, "models"):
             raise PublishError(f"{type(pl_module).__name__} has no models() that says what to publish")
         for name, path in self.include.items():
