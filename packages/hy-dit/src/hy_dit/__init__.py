@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hy_dit.config import DiTConfig
-    from hy_dit.errors import DiTConfigError, DiTInputError
+    from hy_dit.errors import ConditionError, DiTConfigError, DiTInputError
+    from hy_dit.inputs import trim_text
     from hy_dit.load import load_dit
     from hy_dit.model import DiT
 
-__all__ = ["DiT", "DiTConfig", "DiTConfigError", "DiTInputError", "load_dit"]
+__all__ = ["ConditionError", "DiT", "DiTConfig", "DiTConfigError", "DiTInputError", "load_dit", "trim_text"]
 
 _HOME = {
+    "ConditionError": "hy_dit.errors",
     "DiT": "hy_dit.model",
     "DiTConfig": "hy_dit.config",
     "DiTConfigError": "hy_dit.errors",
     "DiTInputError": "hy_dit.errors",
     "load_dit": "hy_dit.load",
+    "trim_text": "hy_dit.inputs",
 }
 
 
