@@ -237,7 +237,9 @@ class Replacement(nn.Module):
         clean_BCTHW = prepared["image"]
         frames, height, width = clean_BCTHW.shape[2:]
         known_L = torch.arange(frames * height * width // 4) < height * width // 4
-        return Contribution(token_time=TokenTime(clean_latent_BCTHW=clean_BCTHW, known_mask_BL=known_L.expand(len(clean_BCTHW), -1)))
+        return Contribution(
+            token_time=TokenTime(clean_latent_BCTHW=clean_BCTHW, known_mask_BL=known_L.expand(len(clean_BCTHW), -1))
+        )
 
     def block_delta(self, block_id, video_BLD, where, prepared):
         raise AssertionError("the plan names no block")

@@ -10,11 +10,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hy_dit.attention import RMSNorm, split_heads
-from hy_dit.frugal import keep_inputs
+from hy_dit.frugal import gelu, keep_inputs, owns_its_memory
 from hy_dit.joint import Heads, JointAttention, Stream
 from hy_dit.modulation import Modulation, Sublayer, modulate, sublayers
 from hy_dit.rope import rotate
@@ -33,7 +32,7 @@ class MLP(nn.Module):
         return keep_inputs(self._shrink, self.fc1(x_BLD))
 
     def _shrink(self, hidden_BLD: Tensor) -> Tensor:
-        return self.fc2(F.gelu(hidden_BLD, approximate="tanh"))
+        return self.fc2(gelu(hidden_BLD))
 
 
 class Weights(NamedTuple):
@@ -78,10 +77,9 @@ class DoubleBlock(nn.Module):
             The streams, in their order.
         """
         steered = [self._steer(stream, vector_BD) for stream in streams]
-        pairs = zip(streams, steered, strict=True)
-        heads = [self._heads(stream, attn) for stream, (attn, _) in pairs]
-        heard = zip(streams, steered, attention(heads), strict=True)
-        return [self._update(stream, *layers, heard_BLD) for stream, layers, heard_BLD in heard]
+        heard = attention(self._heads(stream, attn) for stream, (attn, _) in zip(streams, steered, strict=True))
+        parts = zip(streams, steered, heard, strict=True)
+        return [self._update(stream, attn, mlp, heard_BLD) for stream, (attn, mlp), heard_BLD in parts]
 
     def _weights(self, stream: Stream) -> Weights:
         if stream.is_text:
@@ -130,24 +128,31 @@ class SingleBlock(nn.Module):
         """
         steered = [sublayers(self.modulation, vector_BD, stream.known)[0] for stream in streams]
         wide = [self._enter(stream, layer) for stream, layer in zip(streams, steered, strict=True)]
-        heads = [
-            _heads(qkv_BLD, self.heads, self.q_norm, self.k_norm, stream.rotation)
-            for stream, (qkv_BLD, _) in zip(streams, wide, strict=True)
-        ]
-        left = zip(streams, steered, attention(heads), wide, strict=True)
-        return [self._leave(stream, layer, heard_BLD, hidden_BLD) for stream, layer, heard_BLD, (_, hidden_BLD) in left]
+        heard = attention(self._heads(stream, wide_BLD) for stream, wide_BLD in zip(streams, wide, strict=True))
+        parts = zip(streams, steered, wide, heard, strict=True)
+        return [self._leave(stream, layer, wide_BLD, heard_BLD) for stream, layer, wide_BLD, heard_BLD in parts]
 
-    def _enter(self, stream: Stream, layer: Sublayer) -> Sequence[Tensor]:
-        """Return what goes into attention, 3 * D channels, and into the MLP."""
-        wide_BLD = keep_inputs(lambda x_BLD: self.linear1(layer.modulate(x_BLD)), stream.x_BLD)
-        return wide_BLD.split(self.widths, dim=-1)
+    def _enter(self, stream: Stream, layer: Sublayer) -> Tensor:
+        """Return what goes into attention, 3 * D channels, and into the MLP, one after the other."""
+        return keep_inputs(lambda x_BLD: self.linear1(layer.modulate(x_BLD)), stream.x_BLD)
 
-    def _leave(self, stream: Stream, layer: Sublayer, heard_BLD: Tensor, hidden_BLD: Tensor) -> Stream:
-        y_BLD = keep_inputs(self._project, heard_BLD, hidden_BLD)
+    def _heads(self, stream: Stream, wide_BLD: Tensor) -> Heads:
+        qkv_BLD = wide_BLD[..., : self.widths[0]]
+        return _heads(qkv_BLD, self.heads, self.q_norm, self.k_norm, stream.rotation)
+
+    def _leave(self, stream: Stream, layer: Sublayer, wide_BLD: Tensor, heard_BLD: Tensor) -> Stream:
+        if owns_its_memory():
+            # The values have been attended to: what was heard takes their place beside the MLP's hidden channels.
+            both_BLD = wide_BLD[..., self.widths[0] - heard_BLD.shape[-1] :]
+            both_BLD[..., : heard_BLD.shape[-1]] = heard_BLD
+            gelu(both_BLD[..., heard_BLD.shape[-1] :])
+            y_BLD = self.linear2(both_BLD)
+        else:
+            y_BLD = keep_inputs(self._project, heard_BLD, wide_BLD[..., self.widths[0] :])
         return replace(stream, x_BLD=layer.add(stream.x_BLD, y_BLD))
 
     def _project(self, heard_BLD: Tensor, hidden_BLD: Tensor) -> Tensor:
-        return self.linear2(torch.cat([heard_BLD, F.gelu(hidden_BLD, approximate="tanh")], dim=-1))
+        return self.linear2(torch.cat([heard_BLD, gelu(hidden_BLD)], dim=-1))
 
 
 def _heads(qkv_BLD: Tensor, heads: int, q_norm: RMSNorm, k_norm: RMSNorm, rotation: Tensor | None) -> Heads:

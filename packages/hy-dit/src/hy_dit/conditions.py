@@ -1,6 +1,7 @@
 """All conditions of a backbone, in the order they were declared, and what they do at one denoising step together.
 
-Shapes: B batch, C channels, T H W latent frames/height/width, L video tokens, M extra tokens, D width, N heads.
+Shapes: B batch, C channels, T H W latent frames/height/width, L video tokens, M extra tokens, D width, N heads,
+P channel pairs of a head.
 """
 
 import math

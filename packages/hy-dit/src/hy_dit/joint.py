@@ -3,7 +3,7 @@
 Shapes: B batch, L tokens of a stream, N heads, K head channels, D = N * K width, P = K / 2 channel pairs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -66,33 +66,38 @@ class JointAttention:
     function: AttentionFunction
     members: Sequence[Member]
 
-    def __call__(self, heads: Sequence[Heads]) -> list[Tensor]:
-        """Return what each stream's tokens heard, x_BLD."""
+    def __call__(self, heads: Iterable[Heads]) -> list[Tensor]:
+        """Return what each stream's tokens heard, x_BLD; `heads` are taken one by one, and not held on to."""
+        given = list(heads)
         base = [index for index, member in enumerate(self.members) if member.gate_N is None]
-        heard = dict(zip(base, self._attend(heads, base), strict=True))
+        if len(base) == len(self.members):
+            return [heard_BLNK.flatten(2) for heard_BLNK in self._attend(given)]
+        heard = dict(zip(base, self._attend([given[index] for index in base], base), strict=True))
         together = dict(heard)
         for index, member in enumerate(self.members):
             if member.gate_N is None:
                 continue
-            *others, own = self._attend(heads, [*base, index])
+            chosen = [*base, index]
+            *others, own = self._attend([given[place] for place in chosen], chosen)
             together[index] = own
             for place, other_BLNK in zip(base, others, strict=True):
                 together[place] = together[place] + member.gate_N[:, None] * (other_BLNK - heard[place])
         return [together[index].flatten(2) for index in range(len(self.members))]
 
-    def _attend(self, heads: Sequence[Heads], chosen: Sequence[int]) -> tuple[Tensor, ...]:
-        """Attend among the chosen streams alone: x_BLNK of each."""
-        parts = zip(*(heads[index] for index in chosen), strict=True)
-        q_BNLK, k_BNLK, v_BNLK = (_join(part).transpose(1, 2) for part in parts)
-        lengths = [heads[index].q_BLNK.shape[1] for index in chosen]
-        x_BNLK = self.function(q_BNLK, k_BNLK, v_BNLK, self._mask(heads, chosen))
+    def _attend(self, heads: list[Heads], chosen: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        """Attend among these streams, which are all or those `chosen`: x_BLNK of each. Empties `heads`."""
+        lengths = [part.q_BLNK.shape[1] for part in heads]
+        mask_BL = self._mask(heads, range(len(heads)) if chosen is None else chosen)
+        q_BNLK, k_BNLK, v_BNLK = (_join([part[i] for part in heads]).transpose(1, 2) for i in range(3))
+        heads.clear()  # the parts are joined: while attention runs, nobody needs them
+        x_BNLK = self.function(q_BNLK, k_BNLK, v_BNLK, mask_BL)
         return x_BNLK.transpose(1, 2).split(lengths, dim=1)
 
     def _mask(self, heads: Sequence[Heads], chosen: Sequence[int]) -> Tensor | None:
         masks = [self.members[index].mask_BL for index in chosen]
         if all(mask_BL is None for mask_BL in masks):
             return None
-        shapes = [heads[index].q_BLNK.shape[:2] for index in chosen]
+        shapes = [part.q_BLNK.shape[:2] for part in heads]
         device = heads[0].q_BLNK.device
         return _join(
             [

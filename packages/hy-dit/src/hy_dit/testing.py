@@ -1,6 +1,7 @@
 """What a condition's author runs beside `hy_plugins.testing.ConditionContract`: in a real backbone, small and random.
 
-Shapes: B batch (that of what is prepared), C channels, T H W latent frames/height/width, S text tokens, D width.
+Shapes: B batch (that of what is prepared), C channels, T H W latent frames/height/width, L video tokens, S text tokens,
+D width.
 """
 
 from collections.abc import Iterator, Mapping
