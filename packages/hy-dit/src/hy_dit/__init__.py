@@ -11,15 +11,19 @@ if TYPE_CHECKING:
     from hy_dit.errors import DiTConfigError, DiTInputError
     from hy_dit.load import load_dit
     from hy_dit.model import DiT
+    from hy_dit.parallel import DiTParallelPlan
+    from hy_dit.quantize import quantize_
 
-__all__ = ["DiT", "DiTConfig", "DiTConfigError", "DiTInputError", "load_dit"]
+__all__ = ["DiT", "DiTConfig", "DiTConfigError", "DiTInputError", "DiTParallelPlan", "load_dit", "quantize_"]
 
 _HOME = {
     "DiT": "hy_dit.model",
     "DiTConfig": "hy_dit.config",
     "DiTConfigError": "hy_dit.errors",
     "DiTInputError": "hy_dit.errors",
+    "DiTParallelPlan": "hy_dit.parallel",
     "load_dit": "hy_dit.load",
+    "quantize_": "hy_dit.quantize",
 }
 
 
