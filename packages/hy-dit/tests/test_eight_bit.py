@@ -114,6 +114,7 @@ def spoilt(scales: dict, how: str) -> dict:
         "unknown layer": {"double_blocks.7.img_mod.linear": torch.tensor(1.0)},
         "keyed by weight": {f"{first}.weight": torch.tensor(1.0)},
         "nan": {first: torch.tensor(float("nan"))},
+        "infinite": {first: torch.tensor(float("inf"))},
         "zero": {first: torch.tensor(0.0)},
         "negative": {first: torch.tensor(-1.0)},
         "per input": {first: torch.ones(1, 256)},
@@ -133,6 +134,7 @@ def spoilt(scales: dict, how: str) -> dict:
         ),
         ("keyed by weight", r"has scales of layers without an fp8 weight in .*: double_blocks.0.img_mod.linear.weight"),
         ("nan", r"scale of 'double_blocks.0.img_mod.linear' is not a positive number"),
+        ("infinite", r"scale of 'double_blocks.0.img_mod.linear' is not a positive number"),
         ("zero", r"scale of 'double_blocks.0.img_mod.linear' is not a positive number"),
         ("negative", r"scale of 'double_blocks.0.img_mod.linear' is not a positive number"),
         ("per input", r"has the shape \[1, 256\]; expected one number, or \[1536, 1\]"),
@@ -186,7 +188,7 @@ def test_fp8_under_diffusers_names(bf16, inputs, tmp_path):
     assert torch.equal(load_dit(tmp_path / "plain.safetensors")(*inputs), bf16(*inputs))
     scale = {"transformer_blocks.0.attn.to_q.weight_scale": torch.ones(())}
     save_file(cast | scale, tmp_path / "scaled.safetensors")
-    with pytest.raises(CheckpointError, match=r"has a scale, 'transformer_blocks.0.attn.to_q.weight_scale'; 8-bit"):
+    with pytest.raises(CheckpointError, match=r"has a scale, 'transformer_blocks.0.attn.to_q.weight_scale'; scaled"):
         load_dit(tmp_path / "scaled.safetensors")
 
 

@@ -67,7 +67,7 @@ def require_no_scales(keys: Iterable[str], path: Path) -> None:
     """
     if scale := next((key for key in keys if key.endswith(tuple(f".{name}" for name in _SCALES))), None):
         raise CheckpointError(
-            f"{path}: has a scale, {scale!r}; 8-bit weights are read with the released key names only"
+            f"{path}: has a scale, {scale!r}; scaled weights are read with the released key names only"
         )
 
 
