@@ -94,6 +94,26 @@ def test_layers_left_in_bfloat16_stay_so(bf16, tmp_path):
     assert dit.single_blocks[0].linear1.weight.dtype == FP8
 
 
+def test_other_fp8_layers_of_a_released_file_are_taken_as_they_were_cast(bf16, inputs, tmp_path):
+    state, scales = split(bf16)
+    cast = state["txt_in.input_embedder.weight"].to(FP8)
+    dit = load_dit(save_released(tmp_path, state | {"txt_in.input_embedder.weight": cast}, scales))
+    assert torch.equal(dit.txt_in.input_embedder.weight, cast.bfloat16())
+    assert torch.equal(dit.final_layer.linear.weight, bf16.final_layer.linear.weight)
+
+
+@pytest.mark.parametrize(("value", "scaled"), [(448.0, True), (-448.0, True), (416.0, False), (-416.0, False)])
+def test_the_largest_number_tells_that_weights_were_scaled(bf16, tmp_path, value, scaled):
+    cast = {key: value.to(FP8) for key, value in bf16.state_dict().items()}
+    cast["single_blocks.0.linear2.weight"][3, 5] = value
+    save_file(cast, tmp_path / "model.safetensors")
+    if not scaled:
+        load_dit(tmp_path / "model.safetensors")
+        return
+    with pytest.raises(CheckpointError, match=r"missing \('single_blocks.0.linear2' fills the whole range of fp8"):
+        load_dit(tmp_path / "model.safetensors")
+
+
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
 def test_a_file_without_its_map_is_refused(bf16, tmp_path, name):
     state, _ = split(bf16)

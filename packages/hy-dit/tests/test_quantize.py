@@ -1,6 +1,9 @@
 import copy
 import dataclasses
+import json
+import weakref
 
+import hy_dit.load
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +11,7 @@ from hy_dit import DiT, DiTConfig, load_dit, quantize_
 from hy_dit.errors import DiTConfigError
 from hy_dit.quantize import SCHEMES, QuantizedLinear, block_linears, dequantize, quantize
 from hy_weights import CheckpointError, unallocated, write_model
+from safetensors.torch import save_file
 
 BOTH = pytest.mark.parametrize("scheme", ["fp8", "int8"])
 
@@ -141,19 +145,33 @@ def test_quantizing_while_loading_is_quantizing_afterwards(make_dit, tmp_path, s
         load_dit(tmp_path / "model", quantize_to="int8")
 
 
+@BOTH
+def test_the_weight_that_is_rounded_stays_as_it_was(scheme):
+    weight = torch.randn(4, 8)
+    before = weight.clone()
+    quantize(weight, SCHEMES[scheme])
+    assert torch.equal(weight, before)
+
+
+def test_weights_that_are_no_numbers_are_refused_before_rounding(make_dit, tmp_path):
+    dit = make_dit()
+    state = dit.state_dict()
+    state["single_blocks.1.linear1.weight"][0, 0] = float("nan")
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(dit.config)))
+    with pytest.raises(CheckpointError, match=r"'single_blocks.1.linear1.weight' holds NaN"):
+        load_dit(tmp_path, quantize_to="int8")
+
+
 def test_loading_holds_one_full_weight_at_a_time(make_dit, tmp_path, monkeypatch):
     dit = make_dit()
     write_model(tmp_path / "model", dit.state_dict(), dataclasses.asdict(dit.config))
-    import hy_dit.load
-
     alive: list[torch.Tensor] = []
     counts = []
     real = hy_dit.load.quantize
 
     def watched(weight, scheme):
         counts.append(sum(one() is not None for one in alive))
-        import weakref
-
         alive.append(weakref.ref(weight))
         return real(weight, scheme)
 

@@ -90,12 +90,12 @@ def quantize(weight: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
         The 8-bit weight, and its scale in float32. The scale is a number that bfloat16 has too, so that multiplying
         in bfloat16 does not round it.
     """
-    wide = weight.detach().float()
-    largest = wide.abs().amax(dim=1, keepdim=True) if scheme.per_row else wide.abs().amax()
-    scale = (largest / scheme.largest).bfloat16().float()
+    scaled = weight.detach().to(torch.float32, copy=True)  # the one temporary of full size; it is changed in place
+    smallest, largest = torch.aminmax(scaled, dim=1, keepdim=True) if scheme.per_row else torch.aminmax(scaled)
+    scale = (torch.maximum(largest, -smallest) / scheme.largest).bfloat16().float()
     scale = torch.where(scale > 0, scale, 1.0)  # of a row of zeros
-    scaled = (wide / scale).clamp(-scheme.largest, scheme.largest)
-    return (scaled if scheme.dtype.is_floating_point else scaled.round()).to(scheme.dtype), scale
+    scaled.div_(scale).clamp_(-scheme.largest, scheme.largest)
+    return (scaled if scheme.dtype.is_floating_point else scaled.round_()).to(scheme.dtype), scale
 
 
 def dequantize(weight: Tensor, weight_scale: Tensor, dtype: torch.dtype) -> Tensor:

@@ -96,7 +96,7 @@ class BlockOffload:
 
     def _following(self, previous: int | None, index: int) -> int | None:
         """Which block comes after this one, to all appearances; None if its weights are there or nobody knows."""
-        if previous is not None and index == previous - 1 and len(self._blocks) > 2:  # a backward pass
+        if previous is not None and index == previous - 1:  # a backward pass
             return index - 1 if index else None
         if index + 1 < len(self._blocks):
             return index + 1
