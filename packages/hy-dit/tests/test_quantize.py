@@ -68,9 +68,10 @@ def test_scales_are_exact_in_bfloat16_and_never_zero(scheme):
     eight, scale = quantize(torch.zeros(4, 8), SCHEMES[scheme])
     assert (scale == 1).all()
     assert (eight.float() == 0).all()
-    eight, _ = quantize(torch.full((4, 8), 5.7e-38), SCHEMES[scheme])  # whose scale is below bfloat16's full precision
-    assert eight.float().isfinite().all()
-    assert (eight.float() >= 0).all()
+    for tiny in (5.7e-38, 1.65e-38):  # the scale is below bfloat16's normal numbers, and rounded down by a third
+        eight, _ = quantize(torch.full((4, 8), tiny), SCHEMES[scheme])
+        assert eight.float().isfinite().all()
+        assert (eight.float() >= 0).all()
 
 
 @pytest.mark.parametrize(("scheme", "bound"), [("fp8", 0.06), ("int8", 0.015)])

@@ -174,6 +174,16 @@ def test_a_tensor_used_in_two_places_stays(model, blocks, x):
     assert not any(tensor is streamed.first.weight for tensor in moving)
 
 
+def test_blocks_may_be_compiled_one_by_one(model, blocks, x):
+    streamed = frozen(model)
+    BlockOffload(streamed, blocks, "cpu")
+    for block in (*streamed.wide, *streamed.narrow):
+        block.compile(backend="eager")
+    with torch.no_grad():
+        for _ in range(2):
+            assert torch.equal(streamed(x), model(x))
+
+
 def test_removing_it_leaves_an_ordinary_model(model, blocks, x):
     streamed = frozen(model)
     streaming = BlockOffload(streamed, blocks, "cpu")

@@ -57,11 +57,12 @@ class BlockOffload:
         self.host_bytes = move_to_host([one for tensors in moving for one in tensors], self._copies.asynchronous)
         self._blocks = [_Block(tensors) for tensors in moving]
         size = max((block.size for block in self._blocks), default=0)
-        self._slots = [_Slot(size, device) for _ in self._blocks[:2]]
+        self._slots = [_Slot(self._copies.buffer(size)) for _ in self._blocks[:2]]
         self.device_bytes += size * len(self._slots)
         self._current: int | None = None
         self._hooks = [
-            block.register_forward_pre_hook(partial(self._before, index)) for index, block in enumerate(streamed)
+            block.register_forward_pre_hook(partial(torch.compiler.disable(self._before), index))
+            for index, block in enumerate(streamed)
         ]
 
     def remove(self) -> None:
@@ -130,8 +131,8 @@ class _Block:
 class _Slot:
     """A buffer on the device for one block's weights."""
 
-    def __init__(self, size: int, device: torch.device) -> None:
-        self.buffer = torch.empty(size, dtype=torch.uint8, device=device)
+    def __init__(self, buffer: Tensor) -> None:
+        self.buffer = buffer
         self.holds: _Block | None = None
         self.ready: Any = None
 
@@ -149,6 +150,13 @@ class _Copies:
         self._device = device
         self._runtime = torch.get_device_module(device) if self.asynchronous else None
         self._stream = self._runtime.Stream(device) if self._runtime is not None else None
+
+    def buffer(self, size: int) -> Tensor:
+        """Allocate bytes on the device."""
+        buffer = torch.empty(size, dtype=torch.uint8, device=self._device)
+        if self._stream is not None:
+            buffer.record_stream(self._stream)  # freed while a copy is under way, it is not given out before its end
+        return buffer
 
     def start(self, copy: Callable[[], None]) -> Any:
         """Copy once everything that has been asked of the device is computed; return what to `wait` for."""
