@@ -164,6 +164,14 @@ def test_weights_that_are_no_numbers_are_refused_before_rounding(make_dit, tmp_p
         load_dit(tmp_path, quantize_to="int8")
 
 
+def test_a_weight_without_columns_is_listed_not_rounded(make_dit, tmp_path):
+    dit = make_dit()
+    state = dit.state_dict() | {"single_blocks.1.linear1.weight": torch.ones(192)}
+    write_model(tmp_path / "model", state, dataclasses.asdict(dit.config))
+    with pytest.raises(CheckpointError, match=r"wrong shape: single_blocks.1.linear1.weight"):
+        load_dit(tmp_path / "model", quantize_to="int8")
+
+
 def test_loading_holds_one_full_weight_at_a_time(make_dit, tmp_path, monkeypatch):
     dit = make_dit()
     write_model(tmp_path / "model", dit.state_dict(), dataclasses.asdict(dit.config))

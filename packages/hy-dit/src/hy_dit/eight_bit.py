@@ -76,8 +76,10 @@ def place_quantized(dit: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for name, linear in list(block_linears(dit)):
         key, scale_key = f"{name}.weight", f"{name}.{SCALE}"
         if key in tensors and scale_key in tensors and tensors[key].dtype in EIGHT_BIT:
-            weight = torch.empty_like(linear.weight, dtype=tensors[key].dtype)
-            replace_linear(dit, name, weight, torch.empty_like(tensors[scale_key], device=weight.device))
+            like, scale = tensors[key], tensors[scale_key]
+            # Not `empty_like`: of a tensor on `meta` it makes PyTorch import its symbolic maths, for seconds.
+            weight = torch.empty(linear.weight.shape, dtype=like.dtype, device="meta")
+            replace_linear(dit, name, weight, torch.empty(scale.shape, dtype=scale.dtype, device="meta"))
 
 
 def widened(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
