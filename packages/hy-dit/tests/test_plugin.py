@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -5,6 +6,7 @@ import hy_dit
 import pytest
 from hy_dit import DiT, DiTConfig, plugin
 from hy_plugins import Plugins
+from hy_weights import unallocated
 
 
 def test_the_transformer_is_offered_as_a_backbone():
@@ -12,6 +14,18 @@ def test_the_transformer_is_offered_as_a_backbone():
     plugins.register(plugin, name="dit")
     assert plugins.names("backbone") == ["hunyuan-video-dit"]
     assert plugins.load("backbone", "hunyuan-video-dit") is DiT
+
+
+def test_the_parallel_plan_names_every_block():
+    plugins = Plugins(discover=False)
+    plugins.register(plugin, name="dit")
+    plan = plugins.load("parallel_plan", "hunyuan-video-dit")()
+    with unallocated():
+        dit = DiT(DiTConfig.preset("tiny"))
+    patterns = [re.compile(path.replace(".", r"\.").replace("*", r"\d+")) for path in plan.blocks]
+    found = [name for name, _ in dit.named_modules() if any(pattern.fullmatch(name) for pattern in patterns)]
+    assert len(found) == 2 + dit.config.double_blocks + dit.config.single_blocks
+    assert dict(plan.tensor) == {}
 
 
 def test_listing_components_imports_no_torch():

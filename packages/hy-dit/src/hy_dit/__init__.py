@@ -12,8 +12,20 @@ if TYPE_CHECKING:
     from hy_dit.inputs import trim_text
     from hy_dit.load import load_dit
     from hy_dit.model import DiT
+    from hy_dit.parallel import DiTParallelPlan
+    from hy_dit.quantize import quantize_
 
-__all__ = ["ConditionError", "DiT", "DiTConfig", "DiTConfigError", "DiTInputError", "load_dit", "trim_text"]
+__all__ = [
+    "ConditionError",
+    "DiT",
+    "DiTConfig",
+    "DiTConfigError",
+    "DiTInputError",
+    "DiTParallelPlan",
+    "load_dit",
+    "quantize_",
+    "trim_text",
+]
 
 _HOME = {
     "ConditionError": "hy_dit.errors",
@@ -21,7 +33,9 @@ _HOME = {
     "DiTConfig": "hy_dit.config",
     "DiTConfigError": "hy_dit.errors",
     "DiTInputError": "hy_dit.errors",
+    "DiTParallelPlan": "hy_dit.parallel",
     "load_dit": "hy_dit.load",
+    "quantize_": "hy_dit.quantize",
     "trim_text": "hy_dit.inputs",
 }
 

@@ -7,6 +7,7 @@ from hy_weights import StoredTensors
 from hy_weights.formats import ModelFormat, OpenModel
 
 from hy_dit.config import DiTConfig
+from hy_dit.eight_bit import widened
 from hy_dit.layout import DIFFUSERS, to_diffusers_config
 from hy_dit.load import open_dit
 
@@ -24,7 +25,7 @@ def _open(path: Path) -> OpenModel | None:
     if not DIFFUSERS.recognises(stored) and MARK not in stored:
         return None
     tensors, config = open_dit(path)
-    return OpenModel(tensors=tensors, config=asdict(config))
+    return OpenModel(tensors=widened(tensors), config=asdict(config))
 
 
 def _to_diffusers(model: OpenModel) -> OpenModel:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -20,9 +20,11 @@ from hy_weights.reading import CONFIG_FILE
 from torch import Tensor
 
 from hy_dit.config import DiTConfig
+from hy_dit.eight_bit import EIGHT_BIT, place_quantized, require_no_scales, with_scales
 from hy_dit.errors import DiTConfigError
 from hy_dit.layout import DIFFUSERS, from_diffusers_config
 from hy_dit.model import DiT
+from hy_dit.quantize import SCALE, Scheme, block_linears, quantize, scheme_named
 
 _ROPE_AXES = {128: (16, 56, 56)}
 """How a head's channels are shared between the axes, by their number. Weights don't tell."""
@@ -31,26 +33,43 @@ _ROPE_THETA = 256.0
 """The released base of the rotary wavelengths. Weights don't tell this either."""
 
 
-def load_dit(path: str | os.PathLike[str], dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> DiT:
+def load_dit(
+    path: str | os.PathLike[str],
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    quantize_to: str | None = None,
+) -> DiT:
     """Load a transformer, strictly: every weight of the file has a place, and every place a weight.
 
-    What the file is, is read off its keys, not its name.
+    What the file is, is read off its keys and number formats, not its name. 8-bit weights of the blocks stay what they
+    are (see `hy_dit.quantize`); a released fp8 file needs its `_map.pt` beside it.
 
     Args:
         path: a released `.pt`, a `.safetensors` file, an index of several, or a folder, with our (the released) key
             names or diffusers'. Without a `config.json` in the folder, the sizes are read off the weights.
-        dtype: of the weights; None keeps the dtype they are stored in (the patch projection's, if they differ).
+        dtype: of the weights that are not in 8 bits; None keeps the dtype they are stored in (the patch projection's,
+            if they differ).
         device: where the model goes.
+        quantize_to: "fp8" or "int8" rounds the blocks' linear weights to 8 bits, one at a time as they are read, so
+            that the full model is never in memory; None leaves them as they are stored.
 
     Raises:
-        CheckpointError: the file or folder can't be read, isn't a HunyuanVideo transformer, or doesn't fit its config.
+        CheckpointError: the file or folder can't be read, isn't a HunyuanVideo transformer, or doesn't fit its config;
+            its fp8 weights lack their scales; or its weights are to be quantized and are already.
+        DiTConfigError: there is no such quantization.
     """
     path = Path(path)
+    scheme = None if quantize_to is None else scheme_named(quantize_to)
     tensors, config = open_dit(path)
-    tensors = dict(tensors)
-    require_finite(tensors, source=path)
     with unallocated():
         dit = DiT(config)
+    if scheme is None:
+        tensors = dict(tensors)
+        require_finite(tensors, source=path)
+    else:
+        layers = {name for name, _ in block_linears(dit)}
+        tensors = _quantized(tensors, layers, scheme, path, device)
+    place_quantized(dit, tensors)
     load_strict(dit, tensors, source=path)
     return dit.to(device=device, dtype=dtype or dit.img_in.proj.weight.dtype)
 
@@ -59,11 +78,32 @@ def open_dit(path: Path) -> tuple[Mapping[str, Tensor], DiTConfig]:
     """Return a checkpoint's weights by our names, each read when it is used, and its sizes.
 
     Raises:
-        CheckpointError: The file or folder can't be read, or isn't a HunyuanVideo transformer.
+        CheckpointError: The file or folder can't be read, or isn't a HunyuanVideo transformer; or its fp8 weights lack
+            their scales.
     """
     stored = StoredTensors(path)
+    if DIFFUSERS.recognises(stored):
+        require_no_scales(stored, path)
     tensors = DIFFUSERS.to_ours(stored) if DIFFUSERS.recognises(stored) else stored
+    tensors = with_scales(tensors, path)
     return tensors, _config_of(path, tensors)
+
+
+def _quantized(
+    tensors: Mapping[str, Tensor], layers: Collection[str], scheme: Scheme, path: Path, device: torch.device | str
+) -> dict[str, Tensor]:
+    """Read the tensors, and round the weights of `layers` on `device`; one of them is in memory in full at a time."""
+    read: dict[str, Tensor] = {}
+    for key in tensors:
+        tensor, layer = tensors[key], key.removesuffix(".weight")
+        require_finite({key: tensor}, source=path)
+        if tensor.dtype in EIGHT_BIT:
+            raise CheckpointError(f"{path}: {key} is {tensor.dtype} already; rounding it again would only add error")
+        if layer != key and layer in layers and tensor.ndim == 2:
+            read[key], read[f"{layer}.{SCALE}"] = quantize(tensor.to(device), scheme)
+        else:
+            read[key] = tensor
+    return read
 
 
 def _config_of(path: Path, tensors: Mapping[str, Tensor]) -> DiTConfig:

@@ -18,6 +18,12 @@ def hy_components() -> Iterable[Component]:
             summary="HunyuanVideo's dual-to-single-stream transformer; build it from a DiTConfig.",
         ),
         Component(
+            kind="parallel_plan",
+            name="hunyuan-video-dit",
+            target="hy_dit.parallel:DiTParallelPlan",
+            summary="the transformer's blocks, for offloading, recomputing and sharding",
+        ),
+        Component(
             kind="model_format",
             name="hunyuan-video-dit",
             target="hy_dit.format:model_format",
