@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from hy_weights import (
     CheckpointError,
     StoredTensors,
     load_strict,
+    located,
     read_config,
     read_config_as,
     unallocated,
@@ -21,8 +23,12 @@ from torch import Tensor
 
 from hy_dit.config import DiTConfig
 from hy_dit.errors import DiTConfigError
-from hy_dit.layout import DIFFUSERS, from_diffusers_config
+from hy_dit.layout import from_diffusers_config
 from hy_dit.model import DiT
+from hy_dit.naming import by_our_names
+
+HUB_FOLDERS = ("transformer", "dit")
+"""Where a repository of a whole pipeline keeps its transformer: diffusers', ours."""
 
 _ROPE_AXES = {128: (16, 56, 56)}
 """How a head's channels are shared between the axes, by their number. Weights don't tell."""
@@ -37,33 +43,50 @@ def load_dit(path: str | os.PathLike[str], dtype: torch.dtype | None = None, dev
     What the file is, is read off its keys, not its name.
 
     Args:
-        path: a released `.pt`, a `.safetensors` file, an index of several, or a folder, with our (the released) key
-            names or diffusers'. Without a `config.json` in the folder, the sizes are read off the weights.
+        path: a released `.pt`, a `.safetensors` file, an index of several, a folder, or a hub id such as
+            `hf://org/name`, with our (the released) key names, diffusers' or ComfyUI's. Without a `config.json` in the
+            folder, the sizes are read off the weights.
         dtype: of the weights; None keeps the dtype they are stored in (the patch projection's, if they differ).
         device: where the model goes.
 
     Raises:
         CheckpointError: the file or folder can't be read, isn't a HunyuanVideo transformer, or doesn't fit its config.
     """
-    path = Path(path)
-    tensors, config = open_dit(path)
-    tensors = dict(tensors)
-    require_finite(tensors, source=path)
+    path = located(path, HUB_FOLDERS)
+    stored = open_dit(path)
     with unallocated():
-        dit = DiT(config)
-    load_strict(dit, tensors, source=path)
+        dit = DiT(stored.config)
+    load_strict(dit, stored.tensors, source=path)
+    require_finite(dit.state_dict(), source=path)
     return dit.to(device=device, dtype=dtype or dit.img_in.proj.weight.dtype)
 
 
-def open_dit(path: Path) -> tuple[Mapping[str, Tensor], DiTConfig]:
-    """Return a checkpoint's weights by our names, each read when it is used, and its sizes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredDiT:
+    """A transformer's checkpoint.
+
+    Attributes:
+        tensors: by our names, each read when it is used.
+        config: the sizes, from its configuration or else from its shapes.
+        layout: how it is stored, in words.
+    """
+
+    tensors: Mapping[str, Tensor]
+    config: DiTConfig
+    layout: str
+
+
+def open_dit(path: Path) -> StoredDiT:
+    """Open a checkpoint; whether all weights are there, and of the right shape, is not looked at.
 
     Raises:
         CheckpointError: The file or folder can't be read, or isn't a HunyuanVideo transformer.
     """
-    stored = StoredTensors(path)
-    tensors = DIFFUSERS.to_ours(stored) if DIFFUSERS.recognises(stored) else stored
-    return tensors, _config_of(path, tensors)
+    opened = by_our_names(StoredTensors(path))
+    if opened is None:
+        raise CheckpointError(f"{path}: not a HunyuanVideo transformer: no known layout of one has these keys")
+    tensors, layout = opened
+    return StoredDiT(tensors=tensors, config=_config_of(path, tensors), layout=layout)
 
 
 def _config_of(path: Path, tensors: Mapping[str, Tensor]) -> DiTConfig:

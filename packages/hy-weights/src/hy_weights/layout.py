@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hy_weights.errors import CheckpointError
-
-_LISTED = 5
+from hy_weights.errors import CheckpointError, listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +48,27 @@ class Layout:
         object.__setattr__(self, "_by_ours", {rule.ours: rule for rule in self.rules})
         object.__setattr__(self, "_by_theirs", {name: rule for rule in self.rules for name in rule.theirs})
 
-    def recognises(self, keys: Collection[str]) -> bool:
-        """Whether the keys are stored in this layout: there are some, and each has a rule."""
-        return bool(keys) and all(_pattern(key)[0] in self._by_theirs for key in keys)
-
     def to_ours(self, tensors: Mapping[str, Tensor]) -> "View":
-        """Return the tensors under our names.
+        """Return the tensors under our names; a key without a rule keeps its own, and will be unexpected.
 
         Raises:
-            CheckpointError: A key has no rule, or a part of a joint tensor is missing.
+            CheckpointError: Parts of joint tensors are missing.
         """
         entries: dict[str, Entry] = {}
+        lacking: set[str] = set()
         for key in tensors:
             pattern, numbers, kind = _pattern(key)
             rule = self._by_theirs.get(pattern)
             if rule is None:
-                raise CheckpointError(f"key {key!r} is not known to the layout of {self.name}")
+                entries[key] = Entry((key,))
+                continue
             parts = tuple(_key(name, numbers, kind) for name in rule.theirs)
-            if lacking := [part for part in parts if part not in tensors]:
-                raise CheckpointError(f"key {lacking[0]!r} is missing beside {key!r} in the layout of {self.name}")
+            lacking.update(part for part in parts if part not in tensors)
             entries[_key(rule.ours, numbers, kind)] = Entry(parts, _join(rule))
+        if lacking:
+            raise CheckpointError(
+                f"in the layout of {self.name}, parts of joint tensors are missing: {listing(sorted(lacking))}"
+            )
         return View(tensors, entries)
 
     def from_ours(self, tensors: Mapping[str, Tensor], width: int) -> "View":
@@ -85,7 +84,7 @@ class Layout:
         entries: dict[str, Entry] = {}
         unknown = [key for key in tensors if _pattern(key)[0] not in self._by_ours]
         if unknown:
-            raise CheckpointError(f"keys not known to the layout of {self.name}: {', '.join(unknown[:_LISTED])}")
+            raise CheckpointError(f"keys not known to the layout of {self.name}: {listing(unknown)}")
         for key in tensors:
             pattern, numbers, kind = _pattern(key)
             rule = self._by_ours[pattern]
@@ -96,10 +95,10 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A tensor of a view: which tensors it is made from, and how."""
+    """A tensor of a view: which tensors it is made from, and how; one tensor is taken as it is."""
 
     sources: tuple[str, ...]
-    make: Callable[..., Tensor]
+    make: Callable[..., Tensor] = lambda tensor: tensor
 
 
 class View(Mapping[str, Tensor]):
@@ -128,6 +127,50 @@ class View(Mapping[str, Tensor]):
 def outline(tensors: Mapping[str, Tensor], key: str) -> Tensor:
     """Return the shape and dtype of a mapping's tensor, as a tensor on `meta`."""
     return tensors.outline(key) if isinstance(tensors, View) else torch.empty_like(tensors[key], device="meta")
+
+
+def prefix_before(keys: Iterable[str], marks: Collection[str]) -> str | None:
+    """Return what a checkpoint's keys begin with besides a model's own names, such as "module." or "".
+
+    Args:
+        keys: The checkpoint's.
+        marks: Keys of the model, of which every checkpoint of it has one.
+
+    Returns:
+        What stands before a mark; None if no key is one or ends in one.
+    """
+    for key in keys:
+        for mark in marks:
+            if key == mark or key.endswith(f".{mark}"):
+                return key.removesuffix(mark)
+    return None
+
+
+def renamed(
+    tensors: Mapping[str, Tensor],
+    substitutions: Iterable[tuple[str, str]],
+    make: Callable[[str], Callable[..., Tensor]] | None = None,
+) -> View:
+    """Return tensors under other names.
+
+    Args:
+        tensors: By stored name.
+        substitutions: Regular expressions and what replaces their matches in a key, one after the other.
+        make: From a new name to what is done with its tensor; None leaves all as they are.
+
+    Raises:
+        CheckpointError: Two keys get the same name.
+    """
+    rules = [(re.compile(pattern), by) for pattern, by in substitutions]
+    entries: dict[str, Entry] = {}
+    for key in tensors:
+        name = key
+        for pattern, by in rules:
+            name = pattern.sub(by, name)
+        if name in entries:
+            raise CheckpointError(f"keys {entries[name].sources[0]!r} and {key!r} are both {name!r}; one is too many")
+        entries[name] = Entry((key,), make(name)) if make else Entry((key,))
+    return View(tensors, entries)
 
 
 def _pattern(key: str) -> tuple[str, tuple[str, ...], str]:
