@@ -114,7 +114,7 @@ def test_a_diffusers_configuration_without_a_key_is_refused(make_dit):
 def test_a_part_of_a_joint_projection_that_is_missing_is_named(make_dit):
     theirs = in_diffusers_layout(make_dit())
     del theirs["transformer_blocks.0.attn.to_k.weight"]
-    with pytest.raises(CheckpointError, match=r"'transformer_blocks.0.attn.to_k.weight' is missing beside"):
+    with pytest.raises(CheckpointError, match=r"are missing: transformer_blocks.0.attn.to_k.weight$"):
         DIFFUSERS.to_ours(theirs)
 
 
@@ -137,7 +137,7 @@ def test_narrow_heads_of_a_bare_file_are_refused(folder):
 
 def test_another_model_is_refused_by_its_keys(tmp_path):
     write_model(tmp_path / "model", {"decoder.weight": torch.ones(2, 2)}, {})
-    with pytest.raises(CheckpointError, match=r"not a HunyuanVideo transformer .* img_in.proj.weight is missing"):
+    with pytest.raises(CheckpointError, match="not a HunyuanVideo transformer: no known layout"):
         load_dit(tmp_path / "model" / "model.safetensors")
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from hy_dit.config import DiTConfig
 from hy_dit.layout import DIFFUSERS, to_diffusers_config
-from hy_dit.load import HUB_FOLDERS, open_dit
+from hy_dit.load import open_dit
 from hy_dit.model import DiT
 from hy_dit.naming import by_our_names
 
@@ -20,7 +20,6 @@ def model_format() -> ModelFormat:
     """Return how to recognise, read and write the transformer's checkpoints."""
     return ModelFormat(
         name="HunyuanVideo transformer",
-        hub_folders=HUB_FOLDERS,
         open=_open,
         build=_build,
         to_diffusers=_to_diffusers,

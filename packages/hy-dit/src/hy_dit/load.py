@@ -27,8 +27,8 @@ from hy_dit.layout import from_diffusers_config
 from hy_dit.model import DiT
 from hy_dit.naming import by_our_names
 
-HUB_FOLDERS = ("transformer", "dit")
-"""Where a repository of a whole pipeline keeps its transformer: diffusers', ours."""
+_FOLDERS = ("transformer", "dit")
+"""Where a whole pipeline keeps its transformer: diffusers', ours."""
 
 _ROPE_AXES = {128: (16, 56, 56)}
 """How a head's channels are shared between the axes, by their number. Weights don't tell."""
@@ -43,16 +43,16 @@ def load_dit(path: str | os.PathLike[str], dtype: torch.dtype | None = None, dev
     What the file is, is read off its keys, not its name.
 
     Args:
-        path: a released `.pt`, a `.safetensors` file, an index of several, a folder, or a hub id such as
-            `hf://org/name`, with our (the released) key names, diffusers' or ComfyUI's. Without a `config.json` in the
-            folder, the sizes are read off the weights.
+        path: a released `.pt`, a `.safetensors` file, an index of several, a folder of the transformer or of a whole
+            pipeline, or a hub id such as `hf://org/name`, with our (the released) key names, diffusers' or ComfyUI's.
+            Without a `config.json` in the folder, the sizes are read off the weights.
         dtype: of the weights; None keeps the dtype they are stored in (the patch projection's, if they differ).
         device: where the model goes.
 
     Raises:
         CheckpointError: the file or folder can't be read, isn't a HunyuanVideo transformer, or doesn't fit its config.
     """
-    path = located(path, HUB_FOLDERS)
+    path = located(path, _FOLDERS)
     stored = open_dit(path)
     with unallocated():
         dit = DiT(stored.config)
@@ -143,8 +143,7 @@ def _shape(tensors: Mapping[str, Tensor], key: str, rank: int, file: Path) -> li
     found = f"of shape {shape}" if shape is not None else "missing"
     if shape is None or len(shape) != rank:
         raise CheckpointError(
-            f"{file}: not a HunyuanVideo transformer with the released key names: {key} is {found}, "
-            f"expected a tensor of rank {rank}"
+            f"{file}: the sizes can't be read off the weights: {key} is {found}, expected a tensor of rank {rank}"
         )
     return shape
 

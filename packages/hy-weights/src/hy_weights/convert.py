@@ -1,8 +1,8 @@
 """`hyvideo convert`: a checkpoint in one form, wherever it came from, to another."""
 
 import argparse
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,8 @@ def main(argv: Sequence[str]) -> int:
 
     if asked.to != "single":
         require_replaceable(asked.output)
+    if Path(asked.input).resolve().is_relative_to(asked.output.resolve()):
+        raise CheckpointError(f"{asked.output}: is or holds the input; choose another place")
     known, model = _open(asked.input)
     if asked.to == "diffusers":
         model = known.to_diffusers(model)
@@ -57,24 +59,26 @@ def _parser() -> argparse.ArgumentParser:
         epilog="\n".join(f"  {name:10} {what}" for name, what in FORMS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("input", type=Path, help="a released .pt, .safetensors, an index of several, or a folder")
+    kinds = "a released .pt, .safetensors, an index of several, a folder, or hf://org/name[@revision][/folder or file]"
+    parser.add_argument("input", help=kinds)
     parser.add_argument("output", type=Path, help="where the result goes; nothing of yours is overwritten")
     parser.add_argument("--to", required=True, choices=FORMS, help="see below")
     parser.add_argument("--dtype", choices=DTYPES, help="number format of the weights (default: as they are)")
     return parser
 
 
-def _open(path: Path) -> "tuple[ModelFormat, OpenModel]":
-    from hy_plugins import Plugins  # not a dependency: whoever runs this command has it
+def _open(place: str) -> "tuple[ModelFormat, OpenModel]":
+    from hy_weights.hub import located
+    from hy_weights.known import known_formats, recognise
 
-    plugins = Plugins()
-    formats = [plugins.load("model_format", name)() for name in plugins.names("model_format")]
-    for known in formats:
-        model = known.open(path)
-        if model is not None:
-            return known, model
-    names = ", ".join(known.name for known in formats) or "none: install hy-dit or hy-vae3d"
-    raise CheckpointError(f"{path}: is no model that an installed package knows (known: {names})")
+    path = located(place)
+    found = recognise(path)
+    if found is None:
+        names = ", ".join(known.name for known in known_formats()) or "none: install hy-dit or hy-vae3d"
+        raise CheckpointError(f"{path}: is no model that an installed package knows (known: {names})")
+    known, model = found
+    known.check(model, path)
+    return known, model
 
 
 def _write(
@@ -83,29 +87,34 @@ def _write(
     import json
 
     from hy_weights.manifest import write_manifest
+    from hy_weights.progress import tell
     from hy_weights.publish import staged
     from hy_weights.reading import CONFIG_FILE
     from hy_weights.stored import FOLDER_FILES
     from hy_weights.stream import write_stream
 
-    if form == "single":
-        partial = output.with_name(f".{output.name}.partial")
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            write_stream(partial, model.tensors, dtype, _tell)
-            partial.replace(output)
-        finally:
-            partial.unlink(missing_ok=True)
-        return
-    with staged(output) as inside:
-        ours, diffusers = FOLDER_FILES
-        write_stream(inside / (ours if form == "ours" else diffusers), model.tensors, dtype, _tell)
-        text = json.dumps(dict(model.config), indent=2, ensure_ascii=False)
-        (inside / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-        write_manifest(inside, provenance)
+    config = json.dumps(dict(model.config), indent=2, ensure_ascii=False)
+    try:
+        if form == "single":
+            with _partial(output) as partial:
+                write_stream(partial, model.tensors, dtype, tell)
+            return
+        with staged(output) as inside:
+            ours, diffusers = FOLDER_FILES
+            write_stream(inside / (ours if form == "ours" else diffusers), model.tensors, dtype, tell)
+            (inside / CONFIG_FILE).write_text(config + "\n", encoding="utf-8")
+            write_manifest(inside, provenance)
+    except OSError as error:
+        raise CheckpointError(f"{output}: can't be written ({error})") from error
 
 
-def _tell(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        print(f"\r{done / 1e9:.2f} of {total / 1e9:.2f} GB", end=end, file=sys.stderr, flush=True)
+@contextmanager
+def _partial(file: Path) -> Iterator[Path]:
+    """A place beside the file's, to write to; it becomes the file if all goes well, and goes away if not."""
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)

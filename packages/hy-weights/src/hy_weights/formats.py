@@ -32,7 +32,6 @@ class ModelFormat:
 
     Attributes:
         name: Of the model, for people.
-        hub_folders: Where repositories of whole pipelines keep this model.
         open: From a path to the model in our layout; None if the keys are another model's. A `CheckpointError` says
             that it is this model, and what is wrong with it.
         build: From our configuration to a module whose state dict is our layout. It is called inside `unallocated`.
@@ -40,7 +39,6 @@ class ModelFormat:
     """
 
     name: str
-    hub_folders: tuple[str, ...]
     open: Callable[[Path], OpenModel | None]
     build: Callable[[Mapping[str, Any]], nn.Module]
     to_diffusers: Callable[[OpenModel], OpenModel]

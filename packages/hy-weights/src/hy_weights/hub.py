@@ -46,10 +46,11 @@ def located(place: str | os.PathLike[str], folders: Sequence[str] = ()) -> Path:
 
     Args:
         place: A path, or `hf://org/name[@revision][/folder or file]`. Whatever exists as a path is one.
-        folders: Where in a repository the checkpoint may be, if not at its top, such as "transformer" or "vae".
+        folders: What a whole pipeline calls the folder of this part of it, such as "transformer" or "vae": the first
+            that is there is meant.
 
     Returns:
-        `place` itself, be there something or not, or a folder or file in the hub's cache.
+        `place` itself or such a folder of it, be there something or not; or a folder or file in the hub's cache.
 
     Raises:
         CheckpointError: huggingface_hub isn't installed, the hub can't be reached, there is no such repository,
@@ -58,7 +59,7 @@ def located(place: str | os.PathLike[str], folders: Sequence[str] = ()) -> Path:
     path = Path(place)
     text = os.fspath(place)
     if not text.startswith("hf:/") or path.exists():
-        return path
+        return next((path / folder for folder in folders if (path / folder).is_dir()), path)
     matched = _ID.fullmatch(text)
     if matched is None:
         raise CheckpointError(f"{text}: a hub id is {SCHEME}org/name[@revision][/folder or file]")
@@ -117,9 +118,18 @@ def _wanted(names: Collection[str], place: HubId, folders: Sequence[str]) -> tup
     if not folders and MANIFEST_FILE in inside:
         chosen = [name for name in inside if name.endswith(_PUBLISHED)]
     else:
-        file = checkpoint_file([name for name in inside if "/" not in name], place)
+        file = _checkpoint_file(inside, place)
         chosen = [file, *_shards(file, inside), *({CONFIG_FILE, MANIFEST_FILE} & set(inside))]
     return folder, [str(PurePosixPath(folder, name)) for name in chosen]
+
+
+def _checkpoint_file(inside: Collection[str], place: HubId) -> str:
+    try:
+        return checkpoint_file([name for name in inside if "/" not in name], place)
+    except CheckpointError as error:
+        parts = sorted({name.split("/")[0] for name in inside if "/" in name})
+        hint = f"; beneath it there are {listing(parts)}, such as {place}/{parts[0]}" if parts else ""
+        raise CheckpointError(f"{error}{hint}") from None
 
 
 def _within(folder: str, names: Collection[str]) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hy_weights.errors import CheckpointError
-from hy_weights.finite import require_finite
+from hy_weights.finite import is_finite, require_finite
 from hy_weights.layout import outline
 
 _NAMES = {
@@ -45,7 +45,8 @@ def write_stream(
         progress: Called after each tensor with the bytes written and all there are.
 
     Raises:
-        CheckpointError: A tensor's number format has no name in safetensors, or a tensor holds NaN or infinity.
+        CheckpointError: A tensor's number format has no name in safetensors, or a tensor holds NaN or infinity, or
+            numbers too large for `dtype`.
     """
     if sys.byteorder != "little":
         raise CheckpointError(f"{file}: safetensors files are little-endian; this machine is not")
@@ -57,8 +58,11 @@ def write_stream(
         stream.write(len(header).to_bytes(8, "little") + header)
         done = 0
         for key in order:
-            tensor = _converted(tensors[key], dtype).contiguous()
-            require_finite({key: tensor}, source=file)
+            stored = tensors[key]
+            require_finite({key: stored}, source=file)
+            tensor = _converted(stored, dtype).contiguous()
+            if not is_finite(tensor):
+                raise CheckpointError(f"{file}: tensor {key!r} has numbers beyond the range of {tensor.dtype}")
             stream.write(tensor.view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
             done += tensor.nbytes
             progress(done, end)
