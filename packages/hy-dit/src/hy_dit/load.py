@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from hy_weights import (
@@ -12,13 +13,11 @@ from hy_weights import (
     StoredTensors,
     load_strict,
     located,
-    read_config,
-    read_config_as,
     unallocated,
 )
 from hy_weights.finite import require_finite
 from hy_weights.layout import outline
-from hy_weights.reading import CONFIG_FILE
+from hy_weights.reading import CONFIG_FILE, config_as
 from torch import Tensor
 
 from hy_dit.config import DiTConfig
@@ -82,21 +81,20 @@ def open_dit(path: Path) -> StoredDiT:
     Raises:
         CheckpointError: The file or folder can't be read, or isn't a HunyuanVideo transformer.
     """
-    opened = by_our_names(StoredTensors(path))
+    stored = StoredTensors(path)
+    opened = by_our_names(stored)
     if opened is None:
         raise CheckpointError(f"{path}: not a HunyuanVideo transformer: no known layout of one has these keys")
     tensors, layout = opened
-    return StoredDiT(tensors=tensors, config=_config_of(path, tensors), layout=layout)
+    values = stored.config()
+    config = _infer_config(tensors, path) if values is None else _config_from(values, path)
+    return StoredDiT(tensors=tensors, config=config, layout=layout)
 
 
-def _config_of(path: Path, tensors: Mapping[str, Tensor]) -> DiTConfig:
-    """The folder's configuration, ours or diffusers', or else what the weights tell."""
-    if not (path / CONFIG_FILE).is_file():
-        return _infer_config(tensors, path)
-    values = read_config(path)
-    if "_class_name" in values:
-        return from_diffusers_config(values, path / CONFIG_FILE)
-    return read_config_as(path, DiTConfig)
+def _config_from(values: Mapping[str, Any], path: Path) -> DiTConfig:
+    """A configuration as it was written, by us or by diffusers."""
+    source = path / CONFIG_FILE if path.is_dir() else path
+    return from_diffusers_config(values, source) if "_class_name" in values else config_as(values, DiTConfig, source)
 
 
 def _infer_config(tensors: Mapping[str, Tensor], file: Path) -> DiTConfig:

@@ -90,14 +90,14 @@ def _write(
     from hy_weights.progress import tell
     from hy_weights.publish import staged
     from hy_weights.reading import CONFIG_FILE
-    from hy_weights.stored import FOLDER_FILES
+    from hy_weights.stored import CONFIG_KEY, FOLDER_FILES
     from hy_weights.stream import write_stream
 
     config = json.dumps(dict(model.config), indent=2, ensure_ascii=False)
     try:
         if form == "single":
             with _partial(output) as partial:
-                write_stream(partial, model.tensors, dtype, tell)
+                write_stream(partial, model.tensors, dtype, tell, {CONFIG_KEY: json.dumps(dict(model.config))})
             return
         with staged(output) as inside:
             ours, diffusers = FOLDER_FILES

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hy_weights.errors import CheckpointError, listing
 from hy_weights.finite import require_finite
-from hy_weights.reading import read_json
+from hy_weights.reading import CONFIG_FILE, parse_object, read_config, read_json
 
 WEIGHTS_FILE = "model.safetensors"
 FOLDER_FILES = (WEIGHTS_FILE, "diffusion_pytorch_model.safetensors")
@@ -20,6 +20,9 @@ FOLDER_FILES = (WEIGHTS_FILE, "diffusion_pytorch_model.safetensors")
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 INDEX_SUFFIX = ".index.json"
+
+CONFIG_KEY = "hyvideo_config"
+"""Under which a single file of ours carries its configuration, in the metadata that safetensors files may have."""
 
 WRAPPERS = ("module", "ema", "state_dict")
 """Top-level keys under which released pickled checkpoints keep their tensors, the first that is there counts."""
@@ -53,6 +56,20 @@ class StoredTensors(Mapping[str, Tensor]):
             if only is not None and (extra := sorted(keys - only)):
                 raise CheckpointError(f"{file}: holds what the index does not place there: {listing(extra)}")
             self._files.update(dict.fromkeys(opened.keys(), opened))
+
+    def config(self) -> dict[str, Any] | None:
+        """Return what the folder's `config.json` holds, or a single file of ours says of itself; None without either.
+
+        Raises:
+            CheckpointError: It is no JSON object.
+        """
+        if (self.path / CONFIG_FILE).is_file():
+            return read_config(self.path)
+        files = list({id(opened): opened for opened in self._files.values()}.values())
+        if len(files) != 1 or isinstance(files[0], dict):
+            return None
+        text = (files[0].metadata() or {}).get(CONFIG_KEY)
+        return None if text is None else parse_object(text, self.path)
 
     def __getitem__(self, key: str) -> Tensor:
         opened = self._files[key]
