@@ -201,8 +201,12 @@ def test_a_path_is_never_looked_up(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "_huggingface_hub", lambda _: pytest.fail("asked the hub"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hf:" / "org" / "name").mkdir(parents=True)
-    for place in ("org/name", "hf://org/name", tmp_path, "no/where"):
+    for place in ("hf://org/name", tmp_path):
         assert located(place) == type(tmp_path)(place)
+    with pytest.raises(CheckpointError, match=r"^org/name: no such file .*; if you mean .* write hf://org/name$"):
+        located("org/name")
+    with pytest.raises(CheckpointError, match=r"none: no such file or folder$"):
+        located(tmp_path / "none")
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch):

@@ -32,8 +32,6 @@ def main(argv: Sequence[str]) -> int:
     from hy_weights.hub import located
 
     path = located(parser.parse_args(argv).place)
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such file or folder")
     published = (path / MANIFEST_FILE).is_file()
     if published:
         _compare(path)

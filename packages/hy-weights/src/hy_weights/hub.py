@@ -50,16 +50,16 @@ def located(place: str | os.PathLike[str], folders: Sequence[str] = ()) -> Path:
             that is there is meant.
 
     Returns:
-        `place` itself or such a folder of it, be there something or not; or a folder or file in the hub's cache.
+        `place` itself or such a folder of it; or a folder or file in the hub's cache.
 
     Raises:
-        CheckpointError: huggingface_hub isn't installed, the hub can't be reached, there is no such repository,
-            revision or file, access to it must be asked for, or it holds no checkpoint or several.
+        CheckpointError: There is no such path. Or huggingface_hub isn't installed, the hub can't be reached, there is
+            no such repository, revision or file, access to it must be asked for, or it holds no checkpoint or several.
     """
     path = Path(place)
     text = os.fspath(place)
     if not text.startswith("hf:/") or path.exists():
-        return next((path / folder for folder in folders if (path / folder).is_dir()), path)
+        return _here(path, folders)
     matched = _ID.fullmatch(text)
     if matched is None:
         raise CheckpointError(f"{text}: a hub id is {SCHEME}org/name[@revision][/folder or file]")
@@ -67,6 +67,14 @@ def located(place: str | os.PathLike[str], folders: Sequence[str] = ()) -> Path:
     if ".." in PurePosixPath(inside).parts:
         raise CheckpointError(f"{text}: '..' leaves the repository")
     return _download(HubId(matched["repository"], matched["revision"], inside), folders)
+
+
+def _here(path: Path, folders: Sequence[str]) -> Path:
+    if not path.exists():
+        looks_like_an_id = len(path.parts) == 2 and not path.is_absolute()
+        hint = f"; if you mean a repository on the hub, write {SCHEME}{path}" if looks_like_an_id else ""
+        raise CheckpointError(f"{path}: no such file or folder{hint}")
+    return next((path / folder for folder in folders if (path / folder).is_dir()), path)
 
 
 def _download(place: HubId, folders: Sequence[str]) -> Path:
