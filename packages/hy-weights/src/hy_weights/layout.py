@@ -5,8 +5,9 @@ views that rename, join and cut a tensor when it is asked for: nothing is held i
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -186,7 +187,7 @@ def _key(name: str, numbers: Iterable[str], kind: str) -> str:
 
 def _join(rule: Rule) -> Callable[..., Tensor]:
     def make(*parts: Tensor) -> Tensor:
-        joint = parts[0] if len(parts) == 1 else torch.cat(parts)
+        joint = parts[0] if len(parts) == 1 else _stack(parts)
         return _swap(joint) if rule.swapped else joint
 
     return make
@@ -205,4 +206,12 @@ def _cut(rule: Rule, place: int, width: int) -> Callable[..., Tensor]:
 
 def _swap(tensor: Tensor) -> Tensor:
     first, second = tensor.chunk(2)
-    return torch.cat([second, first])
+    return _stack((second, first))
+
+
+def _stack(parts: Sequence[Tensor]) -> Tensor:
+    """Rows after rows. On `meta`, torch.cat would import PyTorch's symbolic maths first, which takes seconds."""
+    if not parts[0].is_meta:
+        return torch.cat(list(parts))
+    dtype = reduce(torch.promote_types, (part.dtype for part in parts))
+    return parts[0].new_empty((sum(len(part) for part in parts), *parts[0].shape[1:]), dtype=dtype)

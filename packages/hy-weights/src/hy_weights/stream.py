@@ -65,6 +65,9 @@ def write_stream(
             tensor = _converted(stored, dtype).contiguous()
             if not is_finite(tensor):
                 raise CheckpointError(f"{file}: tensor {key!r} has numbers beyond the range of {tensor.dtype}")
+            assert (tensor.dtype, tensor.shape) == (outlines[key].dtype, outlines[key].shape), (
+                "the header says otherwise"
+            )
             stream.write(tensor.view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
             done += tensor.nbytes
             progress(done, end)
