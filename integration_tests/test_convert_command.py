@@ -190,7 +190,10 @@ def test_numbers_beyond_the_wanted_format_are_no_weights_any_more(dit, tmp_path)
     state = {key: value.clone() for key, value in dit.state_dict().items()}
     state["time_in.mlp.0.bias"][0] = 1e9
     save_file(state, tmp_path / "w.safetensors")
-    with pytest.raises(CheckpointError, match=r"'time_in.mlp.0.bias' has numbers beyond the range of torch.float16"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"w.safetensors: tensor 'time_in.mlp.0.bias' has numbers beyond the range of torch.float16",
+    ):
         convert(tmp_path / "w.safetensors", tmp_path / "out", "--to", "ours", "--dtype", "fp16")
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 

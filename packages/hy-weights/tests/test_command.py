@@ -65,3 +65,12 @@ def test_a_damaged_or_poisoned_file_fails_after_what_can_be_said_of_it(tmp_path,
     (tmp_path / "w.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="damaged or truncated"):
         main([str(tmp_path / "w.safetensors")])
+
+
+def test_of_a_folder_with_several_checkpoints_each_is_described(tmp_path, capsys):
+    for name in ("one", "two"):
+        save_file({name: torch.ones(3)}, tmp_path / f"{name}.safetensors")
+    assert main([str(tmp_path)]) == 0
+    lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert ["weights", "one.safetensors", "1"] in lines
+    assert ["weights", "two.safetensors", "1"] in lines

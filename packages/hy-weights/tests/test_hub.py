@@ -183,7 +183,7 @@ def test_a_published_folder_comes_whole_but_without_what_is_neither_weights_nor_
         ("hf://org/pipeline@other", "no such branch, tag or commit"),
         ("hf://org/pipeline/unet", "no such folder or file; it has README.md, model_index.json, text_encoder, transf"),
         ("hf://org/pipeline/text_encoder/no.safetensors", "no such folder or file"),
-        ("hf://org/pipeline", "holds neither"),
+        ("hf://org/pipeline", "holds neither .* name one of its folders: text_encoder, transformer, vae"),
         ("hf://org", r"a hub id is hf://org/name\[@revision\]\[/folder or file\]"),
         ("hf://org/pipeline/../../x", "leaves the repository"),
     ],

@@ -187,6 +187,13 @@ def test_of_several_files_a_usual_name_decides_or_nothing_does(tmp_path):
         read_tensors(tmp_path)
 
 
+def test_a_folder_of_folders_names_them(tmp_path):
+    for part in ("vae", "transformer"):
+        (tmp_path / part).mkdir()
+    with pytest.raises(CheckpointError, match=r"holds neither .*; name one of its folders: transformer, vae$"):
+        read_tensors(tmp_path)
+
+
 def test_links_are_followed_and_broken_ones_named(tmp_path):
     """Hub caches hold nothing but links."""
     tensors = {"a": torch.randn(3), "b": torch.randn(2)}

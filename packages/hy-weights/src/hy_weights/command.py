@@ -54,10 +54,18 @@ def _compare(folder: Path) -> None:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """The folders at and beneath `folder` that hold weights."""
-    from hy_weights.stored import SUFFIXES
+    """The folders at and beneath `folder` that hold a checkpoint, and the files of those that hold several."""
+    from hy_weights.stored import SUFFIXES, checkpoint_file
 
-    return sorted({file.parent for file in folder.rglob("*") if file.suffix in SUFFIXES and file.is_file()})
+    weights = sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+    found: list[Path] = []
+    for holder in sorted({file.parent for file in weights}):
+        try:
+            checkpoint_file([file.name for file in holder.iterdir() if file.is_file()], holder)
+            found.append(holder)
+        except CheckpointError:
+            found += [file for file in weights if file.parent == holder]
+    return found
 
 
 def _describe(checkpoint: Path, within: Path) -> None:

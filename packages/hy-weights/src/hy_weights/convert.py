@@ -45,10 +45,10 @@ def main(argv: Sequence[str]) -> int:
     known, model = _open(asked.input)
     if asked.to == "diffusers":
         model = known.to_diffusers(model)
-    name = known.name
     dtype = getattr(torch, DTYPES[asked.dtype]) if asked.dtype else None
-    _write(model, asked.output, asked.to, dtype, provenance={"converted from": str(asked.input), "model": name})
-    print(f"{asked.input} -> {asked.output}: {name}, {len(model.tensors)} tensors, {asked.to}")
+    provenance = {"converted from": asked.input, "model": known.name}
+    _write(model, asked.input, asked.output, asked.to, dtype, provenance)
+    print(f"{asked.input} -> {asked.output}: {known.name}, {len(model.tensors)} tensors, {asked.to}")
     return 0
 
 
@@ -82,7 +82,7 @@ def _open(place: str) -> "tuple[ModelFormat, OpenModel]":
 
 
 def _write(
-    model: "OpenModel", output: Path, form: str, dtype: "torch.dtype | None", provenance: dict[str, str]
+    model: "OpenModel", source: str, output: Path, form: str, dtype: "torch.dtype | None", provenance: dict[str, str]
 ) -> None:
     import json
 
@@ -97,11 +97,13 @@ def _write(
     try:
         if form == "single":
             with _partial(output) as partial:
-                write_stream(partial, model.tensors, dtype, tell, {CONFIG_KEY: json.dumps(dict(model.config))})
+                own = {CONFIG_KEY: json.dumps(dict(model.config))}
+                write_stream(partial, model.tensors, dtype, tell, own, source)
             return
         with staged(output) as inside:
             ours, diffusers = FOLDER_FILES
-            write_stream(inside / (ours if form == "ours" else diffusers), model.tensors, dtype, tell)
+            file = inside / (ours if form == "ours" else diffusers)
+            write_stream(file, model.tensors, dtype, tell, source=source)
             (inside / CONFIG_FILE).write_text(config + "\n", encoding="utf-8")
             write_manifest(inside, provenance)
     except OSError as error:

@@ -126,18 +126,10 @@ def _wanted(names: Collection[str], place: HubId, folders: Sequence[str]) -> tup
     if not folders and MANIFEST_FILE in inside:
         chosen = [name for name in inside if name.endswith(_PUBLISHED)]
     else:
-        file = _checkpoint_file(inside, place)
+        beneath = sorted({name.split("/")[0] for name in inside if "/" in name})
+        file = checkpoint_file([name for name in inside if "/" not in name], place, beneath)
         chosen = [file, *_shards(file, inside), *({CONFIG_FILE, MANIFEST_FILE} & set(inside))]
     return folder, [str(PurePosixPath(folder, name)) for name in chosen]
-
-
-def _checkpoint_file(inside: Collection[str], place: HubId) -> str:
-    try:
-        return checkpoint_file([name for name in inside if "/" not in name], place)
-    except CheckpointError as error:
-        parts = sorted({name.split("/")[0] for name in inside if "/" in name})
-        hint = f"; beneath it there are {listing(parts)}, such as {place}/{parts[0]}" if parts else ""
-        raise CheckpointError(f"{error}{hint}") from None
 
 
 def _within(folder: str, names: Collection[str]) -> list[str]:

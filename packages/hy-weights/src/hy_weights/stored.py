@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return tensors
 
 
-def checkpoint_file(names: Collection[str], place: object) -> str:
+def checkpoint_file(names: Collection[str], place: object, beneath: Sequence[str] = ()) -> str:
     """Return which of a folder's files holds its checkpoint, or is the index of those that do.
 
     That is one with a usual name, ours or diffusers', or else an index with such a name, or else the only file that
@@ -108,6 +108,7 @@ def checkpoint_file(names: Collection[str], place: object) -> str:
     Args:
         names: Of the folder's files.
         place: The folder; it opens the error message.
+        beneath: Names of its folders, to be told if it holds nothing itself.
 
     Raises:
         CheckpointError: There is none, or there are several and nothing tells them apart.
@@ -116,9 +117,10 @@ def checkpoint_file(names: Collection[str], place: object) -> str:
     indexes = [name + INDEX_SUFFIX for name in FOLDER_FILES if name + INDEX_SUFFIX in names]
     found = usual or indexes or sorted(name for name in names if name.endswith(SUFFIXES))
     if not found:
+        hint = f"; name one of its folders: {listing(beneath)}" if beneath else ""
         raise CheckpointError(
             f"{place}: holds neither {' nor '.join(FOLDER_FILES)}, nor an index of several such files, nor another "
-            f"file of weights ({', '.join(SUFFIXES)})"
+            f"file of weights ({', '.join(SUFFIXES)}){hint}"
         )
     if len(found) > 1:
         raise CheckpointError(f"{place}: holds several checkpoints; name the one you mean: {listing(found)}")
@@ -128,7 +130,8 @@ def checkpoint_file(names: Collection[str], place: object) -> str:
 def _files_of(path: Path) -> dict[Path, set[str] | None]:
     """The files that hold a checkpoint's tensors, and which of each file's; None means all."""
     if path.is_dir():
-        path /= checkpoint_file([file.name for file in path.iterdir() if file.is_file()], path)
+        beneath = sorted(folder.name for folder in path.iterdir() if folder.is_dir())
+        path /= checkpoint_file([file.name for file in path.iterdir() if file.is_file()], path, beneath)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file or folder")
     if path.name.endswith(INDEX_SUFFIX):

@@ -36,6 +36,7 @@ def write_stream(
     dtype: torch.dtype | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     metadata: Mapping[str, str] | None = None,
+    source: object = None,
 ) -> None:
     """Write a `.safetensors` file; one tensor is in memory at a time where the mapping makes them when asked.
 
@@ -45,26 +46,28 @@ def write_stream(
         dtype: Number format of floating-point tensors; None keeps theirs.
         progress: Called after each tensor with the bytes written and all there are.
         metadata: What the file says of itself.
+        source: Where the tensors came from; it opens the error messages, `file` does without it.
 
     Raises:
         CheckpointError: A tensor's number format has no name in safetensors, or a tensor holds NaN or infinity, or
             numbers too large for `dtype`.
     """
+    source = file if source is None else source
     if sys.byteorder != "little":
         raise CheckpointError(f"{file}: safetensors files are little-endian; this machine is not")
     outlines = {key: _converted(outline(tensors, key), dtype) for key in tensors}
     # The largest items first, so that every tensor lies at a multiple of its item size.
     order = sorted(outlines, key=lambda key: (-outlines[key].element_size(), key))
-    header, end = _header(file, outlines, order, metadata or {})
+    header, end = _header(source, outlines, order, metadata or {})
     with file.open("wb") as stream:
         stream.write(len(header).to_bytes(8, "little") + header)
         done = 0
         for key in order:
             stored = tensors[key]
-            require_finite({key: stored}, source=file)
+            require_finite({key: stored}, source=str(source))
             tensor = _converted(stored, dtype).contiguous()
             if not is_finite(tensor):
-                raise CheckpointError(f"{file}: tensor {key!r} has numbers beyond the range of {tensor.dtype}")
+                raise CheckpointError(f"{source}: tensor {key!r} has numbers beyond the range of {tensor.dtype}")
             assert (tensor.dtype, tensor.shape) == (outlines[key].dtype, outlines[key].shape), (
                 "the header says otherwise"
             )
@@ -76,7 +79,7 @@ def write_stream(
 
 
 def _header(
-    file: Path, outlines: Mapping[str, Tensor], order: list[str], metadata: Mapping[str, str]
+    source: object, outlines: Mapping[str, Tensor], order: list[str], metadata: Mapping[str, str]
 ) -> tuple[bytes, int]:
     """The file's table of contents, padded with spaces, and the number of bytes after it."""
     table: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
@@ -84,7 +87,7 @@ def _header(
     for key in order:
         tensor = outlines[key]
         if tensor.dtype not in _NAMES:
-            raise CheckpointError(f"{file}: tensor {key!r} is of {tensor.dtype}, which safetensors files can't hold")
+            raise CheckpointError(f"{source}: tensor {key!r} is of {tensor.dtype}, which safetensors files can't hold")
         begin, end = end, end + tensor.nbytes
         table[key] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(table, separators=(",", ":")).encode()
