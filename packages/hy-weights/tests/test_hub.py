@@ -3,6 +3,7 @@
 import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from urllib.parse import unquote, urlsplit
 
@@ -31,7 +32,7 @@ def answer_api(folder, repository, rest):
     if repository in REFUSED:
         status, code = REFUSED[repository]
         return status, b"{}", {"X-Error-Code": code}
-    if set(rest) - {"tree", "revision", "main", "v1", COMMIT}:
+    if set(rest) - {"tree", "revision", "main", "v1", "refs", "pr", "1", COMMIT}:
         return 404, b"{}", {"X-Error-Code": "RevisionNotFound"}
     if "tree" in rest:
         told = [{"type": "file", "path": name, "size": size, "oid": "0" * 40} for name, size in files.items()]
@@ -118,8 +119,10 @@ def test_a_pipeline_gives_the_folder_that_was_asked_for_and_nothing_else_is_down
     place = repository("org/pipeline", PIPELINE)
     folder = located(place, ["transformer", "dit"])
     assert same(folder)
+    assert located(Path(place), ["transformer"]) == folder
     assert sorted(served.asked) == ["transformer/config.json", "transformer/diffusion_pytorch_model.safetensors"]
     served.asked.clear()
+    assert located(f"{place}@refs/pr/1/vae", ["vae"]).name == "vae"
     assert located(f"{place}@v1/vae", ["vae"]).name == "vae"
     assert sorted(served.asked) == ["vae/config.json", "vae/diffusion_pytorch_model.safetensors"]
 
@@ -195,6 +198,18 @@ def test_what_is_not_there_is_said_in_one_line(repository, place, message):
         located(place)
     assert str(caught.value).startswith(place)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("it broke\nhere"), OSError(28, "No space left on device"), KeyError()])
+@pytest.mark.usefixtures("served")
+def test_a_download_that_breaks_is_one_line(repository, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    place = repository("org/pipeline", PIPELINE)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(CheckpointError, match=r"^hf://org/pipeline: the download failed \([^\n]+\)$"):
+        located(place, ["vae"])
 
 
 def test_a_path_is_never_looked_up(tmp_path, monkeypatch):

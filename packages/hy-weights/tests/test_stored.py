@@ -291,3 +291,10 @@ def suppress_and_keep(messages):
         yield
     except CheckpointError as error:
         messages.append(str(error))
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "it is empty"), (b"no checkpoint", "wasn't written by torch")])
+def test_a_pickle_that_is_none_says_so(tmp_path, content, message):
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"w\.pt: damaged or truncated.*{message}"):
+        read_tensors(tmp_path / "w.pt")

@@ -18,7 +18,9 @@ from hy_weights.reading import CONFIG_FILE
 from hy_weights.stored import INDEX_SUFFIX, checkpoint_file
 
 SCHEME = "hf://"
-_ID = re.compile(r"hf:/{1,2}(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+))?(?:/(?P<inside>.+))?")
+_ID = re.compile(
+    r"hf:/{1,2}(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/\w+/[^/]+|[^/]+))?(?:/(?P<inside>.+))?"
+)
 _PUBLISHED = (".json", ".safetensors")
 
 
@@ -86,7 +88,9 @@ def _download(place: HubId, folders: Sequence[str]) -> Path:
             return cached / inside
         exactly = [glob.escape(name) for name in wanted]
         return Path(hub.snapshot_download(place.repository, revision=place.revision, allow_patterns=exactly)) / inside
-    except (OSError, ValueError, hub.errors.EntryNotFoundError, hub.errors.HTTPError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # each of the client's transports has errors of its own
         raise CheckpointError(f"{place}: {_reason(hub.errors, error)}") from error
 
 

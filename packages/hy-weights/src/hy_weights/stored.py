@@ -168,6 +168,8 @@ def _open(file: Path) -> Any:
             start = stream.read(len(_PICKLED))
     except OSError as error:
         raise CheckpointError(f"{file}: can't be read ({error.strerror})") from error
+    if not start:
+        raise CheckpointError(f"{file}: damaged or truncated: it is empty")
     mapped = start.startswith(_ZIPPED) and start[8:9] != b"{"
     if not mapped and start != _PICKLED:
         return _open_safetensors(file)
@@ -180,7 +182,10 @@ def _open_safetensors(file: Path) -> Any:
     try:
         return safe_open(file, framework="pt", device="cpu")
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: damaged or truncated, can't be read as safetensors ({error})") from error
+        other = "" if file.suffix == ".safetensors" else ", and wasn't written by torch.save"
+        raise CheckpointError(
+            f"{file}: damaged or truncated, can't be read as safetensors{other} ({_first_line(error)})"
+        ) from error
 
 
 def _open_pickle(file: Path, *, mapped: bool) -> dict[str, Tensor]:
