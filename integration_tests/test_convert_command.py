@@ -198,11 +198,14 @@ def test_numbers_beyond_the_wanted_format_are_no_weights_any_more(dit, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 
 
-def test_the_input_is_never_the_output(folder, tmp_path):
+def test_not_even_a_published_model_is_overwritten_but_an_empty_folder_is_filled(folder, tmp_path):
     for output in (folder, tmp_path):
-        with pytest.raises(CheckpointError, match=r"is or holds the input|never overwritten"):
+        with pytest.raises(CheckpointError, match="already there, and never overwritten"):
             convert(folder, output, "--to", "diffusers")
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "manifest.json", "model.safetensors"]
+    (tmp_path / "empty").mkdir()
+    convert(folder, tmp_path / "empty", "--to", "diffusers")
+    verify(tmp_path / "empty")
 
 
 def fail_at_fsync(error):

@@ -3,9 +3,10 @@ import json
 
 import pytest
 import torch
-from hy_dit import DiT, load_dit
+from hy_dit import DiT, DiTConfig, load_dit
 from hy_dit.layout import DIFFUSERS, from_diffusers_config, to_diffusers_config
-from hy_weights import CheckpointError, write_model
+from hy_dit.load import open_dit
+from hy_weights import CheckpointError, unallocated, write_model
 from safetensors.torch import save_file
 
 WIDE_HEADS = {"width": 256, "heads": 2, "rope_axes": (16, 56, 56)}
@@ -61,6 +62,18 @@ def test_a_released_pickle_loads(make_dit, tmp_path, wrapper):
     loaded = load_dit(tmp_path / "mp_rank_00_model_states.pt")
     assert loaded.config == dit.config
     assert same(loaded, dit)
+
+
+@pytest.mark.parametrize("preset", ["hunyuan-video", "hunyuan-video-cfgdistill"])
+def test_the_released_sizes_are_read_off_the_weights(tmp_path, preset):
+    """In a few kilobytes: every tensor repeats one number."""
+    with unallocated():
+        state = DiT(DiTConfig.preset(preset)).state_dict()
+    repeated = {key: torch.ones(1, dtype=torch.bfloat16).expand(value.shape) for key, value in state.items()}
+    torch.save({"module": repeated}, tmp_path / "mp_rank_00_model_states.pt")
+    stored = open_dit(tmp_path / "mp_rank_00_model_states.pt")
+    assert stored.config == DiTConfig.preset(preset)
+    assert stored.layout == "released key names"
 
 
 def in_diffusers_layout(dit: DiT) -> dict[str, torch.Tensor]:

@@ -31,17 +31,9 @@ def main(argv: Sequence[str]) -> int:
     asked = _parser().parse_args(argv)
     if asked.to == "single" and asked.output.suffix != ".safetensors":
         raise CheckpointError(f"{asked.output}: a single file's name ends in .safetensors")
-    if asked.to == "single" and asked.output.exists():
-        raise CheckpointError(f"{asked.output}: already there; choose another name or remove it")
-
+    _require_free(asked.output, asked.to)
     import torch
 
-    from hy_weights.publish import require_replaceable
-
-    if asked.to != "single":
-        require_replaceable(asked.output)
-    if Path(asked.input).resolve().is_relative_to(asked.output.resolve()):
-        raise CheckpointError(f"{asked.output}: is or holds the input; choose another place")
     known, model = _open(asked.input)
     if asked.to == "diffusers":
         model = known.to_diffusers(model)
@@ -65,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", required=True, choices=FORMS, help="see below")
     parser.add_argument("--dtype", choices=DTYPES, help="number format of the weights (default: as they are)")
     return parser
+
+
+def _require_free(output: Path, form: str) -> None:
+    empty = form != "single" and output.is_dir() and not any(output.iterdir())
+    if output.exists() and not empty:
+        raise CheckpointError(f"{output}: already there, and never overwritten; choose another name or remove it")
 
 
 def _open(place: str) -> "tuple[ModelFormat, OpenModel]":
