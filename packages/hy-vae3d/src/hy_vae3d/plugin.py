@@ -21,6 +21,6 @@ def hy_components() -> Iterable[Component]:
             kind="model_format",
             name="causal-3d",
             target="hy_vae3d.format:model_format",
-            summary="the VAE's checkpoints, for `hyvideo convert`",
+            summary="the VAE's checkpoints, for `hyvideo convert` and `hyvideo verify`",
         ),
     ]
