@@ -162,6 +162,7 @@ def test_shards_come_with_their_index(served, repository):
     index = "diffusion_pytorch_model.safetensors.index.json"
     places = json.dumps({"weight_map": {"a": names[0], "b": names[1]}})
     files = {index: places, names[0]: {"a": WEIGHTS["a"]}, names[1]: {"b": WEIGHTS["b"]}, "other.safetensors": WEIGHTS}
+    files["diffusion_pytorch_model-00001-of-00002.pkl"] = "a pickle"
     place = repository("org/sharded", files)
     assert same(located(place))
     assert sorted(served.asked) == sorted([index, *names])
@@ -187,6 +188,7 @@ def test_a_published_folder_comes_whole_but_without_what_is_neither_weights_nor_
         ("hf://org/pipeline/unet", "no such folder or file; it has README.md, model_index.json, text_encoder, transf"),
         ("hf://org/pipeline/text_encoder/no.safetensors", "no such folder or file"),
         ("hf://org/pipeline", "holds neither .* name one of its folders: text_encoder, transformer, vae"),
+        ("hf://org/pipeline/transformer/model.pkl", r"weights are in \.safetensors, .* nothing else is downloaded"),
         ("hf://org", r"a hub id is hf://org/name\[@revision\]\[/folder or file\]"),
         ("hf://org/pipeline/../../x", "leaves the repository"),
     ],

@@ -15,7 +15,7 @@ from typing import Any
 from hy_weights.errors import CheckpointError, listing
 from hy_weights.manifest import MANIFEST_FILE
 from hy_weights.reading import CONFIG_FILE
-from hy_weights.stored import INDEX_SUFFIX, checkpoint_file
+from hy_weights.stored import INDEX_SUFFIX, SUFFIXES, checkpoint_file
 
 SCHEME = "hf://"
 _ID = re.compile(
@@ -120,6 +120,8 @@ def _listed(hub: Any, place: HubId) -> tuple[Path | None, list[str]]:
 def _wanted(names: Collection[str], place: HubId, folders: Sequence[str]) -> tuple[str, list[str]]:
     """The file or folder that holds the checkpoint, and the names of all files that belong to it."""
     if place.inside in names:
+        if not place.inside.endswith((*SUFFIXES, INDEX_SUFFIX)):
+            raise CheckpointError(f"{place}: weights are in {', '.join(SUFFIXES)} files; nothing else is downloaded")
         return place.inside, [place.inside, *_shards(place.inside, names)]
     tops = [str(PurePosixPath(place.inside, folder)) for folder in folders]
     folder = next((top for top in tops if _within(top, names)), place.inside)
@@ -144,8 +146,10 @@ def _within(folder: str, names: Collection[str]) -> list[str]:
 
 def _shards(file: str, names: Collection[str]) -> list[str]:
     """The files that an index names: those that are called as it is, with a number."""
+    if not file.endswith(INDEX_SUFFIX):
+        return []
     start = f"{file.removesuffix(INDEX_SUFFIX).removesuffix('.safetensors')}-"
-    return [name for name in names if name.startswith(start)] if file.endswith(INDEX_SUFFIX) else []
+    return [name for name in names if name.startswith(start) and name.endswith(SUFFIXES)]
 
 
 def _reason(errors: Any, error: Exception) -> str:
