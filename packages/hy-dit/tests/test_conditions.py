@@ -3,9 +3,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hy_dit import ConditionError, DiT
+from hy_dit import ConditionError, DiT, load_dit
 from hy_dit.testing import CONFIG, assert_learns, assert_noop_at_init, one_thread
 from hy_plugins.types import ConditionPlan, Contribution, TokenTime
+from hy_weights import write_model
 from torch import nn
 
 
@@ -256,6 +257,51 @@ def test_a_known_first_frame_gives_the_released_numbers(released, kind, toleranc
     image_BCTHW[:, :, 1:] = torch.nan
     velocity_BCTHW = given.dit(noisy_BCTHW, *others, conditions={"image": {"image": image_BCTHW}})
     torch.testing.assert_close(velocity_BCTHW, given.velocity_BCTHW, atol=tolerance, rtol=0)
+
+
+class Concatenation(nn.Module):
+    """The released image-to-video model's other way: the image and a mask as further channels."""
+
+    batch_keys = ("image",)
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+
+    def plan(self, host):
+        assert host.latent_channels == 4
+        return ConditionPlan(latent_channels=self.channels)
+
+    def prepare(self, batch):
+        return dict(batch)
+
+    def null(self, prepared):
+        return prepared
+
+    def contribute(self, prepared, t_B):
+        return Contribution(channels_BCTHW=prepared["image"])
+
+    def block_delta(self, block_id, video_BLD, where, prepared):
+        raise AssertionError("the plan names no block")
+
+
+def test_a_widened_checkpoint_is_the_base_and_a_condition(released, tmp_path):
+    given = released("concat", "case", prefix="latent_")
+    write_model(tmp_path / "wide", given.weights, dataclasses.asdict(given.dit.config))
+    wide = load_dit(tmp_path / "wide", dtype=torch.float32)
+    assert wide.config.in_channels == 9
+    torch.testing.assert_close(wide(*given.inputs), given.velocity_BCTHW, atol=2e-5, rtol=0)
+
+    dit = load_dit(tmp_path / "wide", torch.float32, conditions={"mask": Concatenation(4), "image": Concatenation(1)})
+    assert dit.config.in_channels == 4
+    x_BCTHW, *others = given.inputs
+    noisy_BCTHW, *channels = x_BCTHW.split([4, 4, 1], dim=1)
+    conditions = {name: {"image": part} for name, part in zip(("mask", "image"), channels, strict=True)}
+    velocity_BCTHW = dit(noisy_BCTHW, *others, conditions=conditions)
+    torch.testing.assert_close(velocity_BCTHW, given.velocity_BCTHW, atol=2e-5, rtol=0)
+
+    with pytest.raises(AssertionError):  # 9 is not 4 and 4: the condition is told of a base with 9 channels
+        load_dit(tmp_path / "wide", conditions={"image": Concatenation(4)})
 
 
 class Wrong(nn.Module):

@@ -44,7 +44,7 @@ class Conditions(nn.ModuleDict):
         if not name.isidentifier() or name in self or hasattr(self, name):
             raise ConditionError(f"condition {name!r}: the name is taken or not an identifier; there are {list(self)}")
         site = Site(name, condition, self.host)
-        if site.plan.sets_token_time and (others := [o.name for o in self._sites() if o.plan.sets_token_time]):
+        if site.plan.sets_token_time and (others := [o.name for o in self.sites() if o.plan.sets_token_time]):
             raise ConditionError(f"condition {name!r} sets tokens' times, and so does {others[0]!r}; only one may")
         self[name] = site
 
@@ -61,7 +61,7 @@ class Conditions(nn.ModuleDict):
             ConditionError: The batch lacks a key; names the condition.
         """
         prepared: dict[str, Prepared] = {}
-        for site in self._sites():
+        for site in self.sites():
             keys = site.condition.batch_keys
             if lacking := [key for key in keys if key not in batch]:
                 raise ConditionError(f"condition {site.name!r} reads {lacking[0]!r}; the batch has {sorted(batch)}")
@@ -101,13 +101,14 @@ class Conditions(nn.ModuleDict):
         grid = tuple(size // patch for size, patch in zip(latent_BCTHW.shape[2:], self.host.patch, strict=True))
         return Step(self.host, cast(tuple[int, int, int], grid), parts)
 
-    def _sites(self) -> list[Site]:
+    def sites(self) -> list[Site]:
+        """The conditions with what ties them to the backbone, in declared order."""
         return [cast(Site, site) for site in self.values()]
 
     def _given(self, prepared: Mapping[str, Prepared]) -> list[tuple[Site, Prepared]]:
         if unknown := [name for name in prepared if name not in self]:
             raise ConditionError(f"no condition {unknown[0]!r} is installed; there are {list(self)}")
-        return [(site, prepared[site.name]) for site in self._sites() if site.name in prepared]
+        return [(site, prepared[site.name]) for site in self.sites() if site.name in prepared]
 
 
 def _mix(kept: Prepared, null: Prepared, dropped_B: Tensor) -> dict[str, Tensor]:

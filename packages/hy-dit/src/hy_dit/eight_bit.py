@@ -60,12 +60,13 @@ def with_scales(tensors: Mapping[str, Tensor], path: Path) -> Mapping[str, Tenso
 
 
 def require_no_scales(keys: Iterable[str], path: Path) -> None:
-    """Refuse scales in a layout that cuts our layers into several: their scales can't be joined into one.
+    """Refuse scales under diffusers' names, which cut our layers into several: their scales can't be joined into one.
 
     Raises:
         CheckpointError: there is one.
     """
-    if scale := next((key for key in keys if key.endswith(tuple(f".{name}" for name in _SCALES))), None):
+    theirs = (key for key in keys if "transformer_blocks." in key)
+    if scale := next((key for key in theirs if key.endswith(tuple(f".{name}" for name in _SCALES))), None):
         raise CheckpointError(
             f"{path}: has a scale, {scale!r}; scaled weights are read with the released key names only"
         )

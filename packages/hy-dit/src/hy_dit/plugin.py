@@ -27,6 +27,6 @@ def hy_components() -> Iterable[Component]:
             kind="model_format",
             name="hunyuan-video-dit",
             target="hy_dit.format:model_format",
-            summary="the transformer's checkpoints, for `hyvideo convert`",
+            summary="the transformer's checkpoints, for `hyvideo convert` and `hyvideo verify`",
         ),
     ]

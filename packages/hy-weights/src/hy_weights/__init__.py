@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hy_weights.allocation import unallocated
     from hy_weights.errors import CheckpointError
+    from hy_weights.hub import located
     from hy_weights.manifest import FileState, file_states, read_manifest, verify, write_manifest
     from hy_weights.publish import require_replaceable, staged
     from hy_weights.reading import read_config, read_config_as
@@ -22,6 +23,7 @@ __all__ = [
     "StoredTensors",
     "file_states",
     "load_strict",
+    "located",
     "read_config",
     "read_config_as",
     "read_manifest",
@@ -40,6 +42,7 @@ _HOME = {
     "StoredTensors": "hy_weights.stored",
     "file_states": "hy_weights.manifest",
     "load_strict": "hy_weights.strict",
+    "located": "hy_weights.hub",
     "read_config": "hy_weights.reading",
     "read_config_as": "hy_weights.reading",
     "read_manifest": "hy_weights.manifest",

@@ -1,5 +1,9 @@
 """The one error of this package: it says what is wrong with a checkpoint, where, and what would be right."""
 
+from collections.abc import Sequence
+
+_LISTED = 20
+
 
 class CheckpointError(Exception):
     """A checkpoint can't be read, written or trusted.
@@ -8,3 +12,9 @@ class CheckpointError(Exception):
     """
 
     exit_code = 2
+
+
+def listing(keys: Sequence[str]) -> str:
+    """Return keys for a message: the first ones, and how many more there are."""
+    more = len(keys) - _LISTED
+    return ", ".join(keys[:_LISTED]) + (f" and {more} more" if more > 0 else "")
