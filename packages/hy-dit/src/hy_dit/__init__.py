@@ -10,16 +10,29 @@ if TYPE_CHECKING:
     from hy_dit.config import DiTConfig
     from hy_dit.errors import DiTConfigError, DiTInputError
     from hy_dit.load import load_dit
+    from hy_dit.lora import LORA_TARGETS, load_lora, save_lora
     from hy_dit.model import DiT
 
-__all__ = ["DiT", "DiTConfig", "DiTConfigError", "DiTInputError", "load_dit"]
+__all__ = [
+    "LORA_TARGETS",
+    "DiT",
+    "DiTConfig",
+    "DiTConfigError",
+    "DiTInputError",
+    "load_dit",
+    "load_lora",
+    "save_lora",
+]
 
 _HOME = {
     "DiT": "hy_dit.model",
     "DiTConfig": "hy_dit.config",
     "DiTConfigError": "hy_dit.errors",
     "DiTInputError": "hy_dit.errors",
+    "LORA_TARGETS": "hy_dit.lora",
     "load_dit": "hy_dit.load",
+    "load_lora": "hy_dit.lora",
+    "save_lora": "hy_dit.lora",
 }
 
 

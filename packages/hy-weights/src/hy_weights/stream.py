@@ -35,6 +35,7 @@ def write_stream(
     tensors: Mapping[str, Tensor],
     dtype: torch.dtype | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a `.safetensors` file; one tensor is in memory at a time where the mapping makes them when asked.
 
@@ -43,6 +44,7 @@ def write_stream(
         tensors: By stored name.
         dtype: Number format of floating-point tensors; None keeps theirs.
         progress: Called after each tensor with the bytes written and all there are.
+        metadata: What the file says of itself.
 
     Raises:
         CheckpointError: A tensor's number format has no name in safetensors, or a tensor holds NaN or infinity.
@@ -52,7 +54,7 @@ def write_stream(
     outlines = {key: _converted(outline(tensors, key), dtype) for key in tensors}
     # The largest items first, so that every tensor lies at a multiple of its item size.
     order = sorted(outlines, key=lambda key: (-outlines[key].element_size(), key))
-    header, end = _header(file, outlines, order)
+    header, end = _header(file, outlines, order, metadata or {})
     with file.open("wb") as stream:
         stream.write(len(header).to_bytes(8, "little") + header)
         done = 0
@@ -66,9 +68,11 @@ def write_stream(
         os.fsync(stream.fileno())
 
 
-def _header(file: Path, outlines: Mapping[str, Tensor], order: list[str]) -> tuple[bytes, int]:
+def _header(
+    file: Path, outlines: Mapping[str, Tensor], order: list[str], metadata: Mapping[str, str]
+) -> tuple[bytes, int]:
     """The file's table of contents, padded with spaces, and the number of bytes after it."""
-    table: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    table: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
     end = 0
     for key in order:
         tensor = outlines[key]
