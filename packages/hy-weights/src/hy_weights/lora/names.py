@@ -1,5 +1,6 @@
 """What a model's layers are called: by us, by diffusers, by ComfyUI, and with their dots gone."""
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -59,6 +60,12 @@ class LayerNames:
         """Return the shape of the weight at a place."""
         return self.shapes[place.layer] if place.part is None else self.parts(place.layer)[place.part]
 
+    def suggest(self, spelling: str) -> str | None:
+        """Return our layer whose name, or another name of it, is much like one that was not found."""
+        prefix = max((prefix for prefix in DOTTED + FLAT if spelling.startswith(prefix)), key=len)
+        near = difflib.get_close_matches(spelling.removeprefix(prefix).replace(".", "_"), self._flat, n=1)
+        return self._flat[near[0]].layer if near else None
+
     @cached_property
     def _dotted(self) -> dict[str, Place]:
         theirs = {part: Place(layer, part) for layer in self.shapes for part in self.parts(layer)}
@@ -68,8 +75,3 @@ class LayerNames:
     @cached_property
     def _flat(self) -> dict[str, Place]:
         return {name.replace(".", "_"): place for name, place in self._dotted.items()}
-
-    @property
-    def spellings(self) -> tuple[str, ...]:
-        """Every name that is understood, with its dots."""
-        return tuple(self._dotted)

@@ -1,6 +1,5 @@
 """Reading a LoRA file, whoever wrote it: what it is, is read off its keys."""
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -176,8 +175,8 @@ def _width_reasons(found: Mapping[Place, Mapping[str, Tensor]], names: LayerName
 
 def _with_suggestion(key: str, names: LayerNames) -> str:
     match = _KEY.fullmatch(key)
-    near = difflib.get_close_matches(match["layer"], names.spellings, n=1) if match else []
-    return f"{key!r} (did you mean {near[0]!r}?)" if near else repr(key)
+    near = names.suggest(match["layer"]) if match else None
+    return f"{key!r} (did you mean {near!r}?)" if near else repr(key)
 
 
 def _listing(lines: list[str]) -> str:
