@@ -154,9 +154,10 @@ def test_what_they_train_does_the_same_here(pair, tmp_path, settings, saver):
     if saver == "diffusers":
         pair.theirs.add_adapter(config)
         metadata = pair.theirs.peft_config["default"].to_dict()
-        state = get_peft_model_state_dict(pair.theirs)
         HunyuanVideoPipeline.save_lora_weights(
-            tmp_path / "lora", state, transformer_lora_adapter_metadata={**metadata, "peft_type": "LORA"}
+            tmp_path / "lora",
+            {**get_peft_model_state_dict(pair.theirs)},
+            transformer_lora_adapter_metadata={**metadata, "peft_type": "LORA"},
         )
     else:
         get_peft_model(pair.theirs, config).save_pretrained(tmp_path / "lora")
@@ -183,7 +184,7 @@ def test_their_file_through_ours_and_back_is_the_same_matrix(pair, tmp_path, set
 def test_their_file_comes_back_tensor_for_tensor_where_the_parts_are_alike(pair, tmp_path):
     config = LoraConfig(r=3, lora_alpha=6, target_modules=["to_q", "to_v", "proj_mlp"], init_lora_weights=False)
     pair.theirs.add_adapter(config)
-    HunyuanVideoPipeline.save_lora_weights(tmp_path, get_peft_model_state_dict(pair.theirs))
+    HunyuanVideoPipeline.save_lora_weights(tmp_path, {**get_peft_model_state_dict(pair.theirs)})
     save_lora(tmp_path / "back.safetensors", load_lora(tmp_path, pair.dit), pair.dit, style="diffusers")
     theirs, back = (load_file(tmp_path / name) for name in ("pytorch_lora_weights.safetensors", "back.safetensors"))
     assert back.keys() == theirs.keys()

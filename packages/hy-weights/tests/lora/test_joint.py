@@ -74,6 +74,15 @@ def test_an_untrained_layer_and_equal_blocks_keep_their_tensors(names, draw_fact
         assert torch.equal(again.up, factors.up)
 
 
+@pytest.mark.parametrize("side", [torch.tril, torch.triu])
+def test_blocks_on_one_side_of_the_diagonal_are_not_lost(names, side):
+    mask = side(torch.ones(5, 5))[[0, 1, 2, 3, 3]][:, :4].repeat_interleave(6, 0).repeat_interleave(2, 1)
+    factors = Factors(torch.randn(8, 6), torch.randn(30, 8) * mask, 4.0)
+    again = join(names, LAYER, cut(names, LAYER, factors))
+    assert torch.equal(again.down, factors.down)
+    assert torch.equal(again.up, factors.up)
+
+
 def test_swapped_halves_are_swapped_in_up_alone(names, draw_factors):
     factors = draw_factors(names.shapes["last"])
     (theirs,) = cut(names, "last", factors).values()

@@ -45,6 +45,12 @@ def test_rounding_happens_once(model, lora):
         assert (model.last.weight > 1).all()
 
 
+def test_progress_is_told_layer_by_layer(model, lora):
+    told = []
+    merge_loras(model, [(lora, 1.0)], progress=lambda done, total: told.append((done, total)))
+    assert told == [(done, 6) for done in range(1, 7)]
+
+
 def test_a_block_restores_even_when_it_fails(model, lora):
     before = state_of(model)
     with pytest.raises(ZeroDivisionError), merge_loras(model, [(lora, 1.0)]):

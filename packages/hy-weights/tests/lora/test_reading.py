@@ -124,6 +124,10 @@ WRONG = {
         changed(f"{PROJ}.lora_B.weight", torch.ones(7, 3)),
         r"changes a weight of shape \[7, 30\], the model's is \[6, 30\]",
     ),
+    "columns": (
+        changed(f"{PROJ}.lora_A.weight", torch.ones(3, 31)),
+        r"changes a weight of shape \[6, 31\], the model's is \[6, 30\]",
+    ),
     "integers": (changed(f"{PROJ}.lora_A.weight", torch.ones(3, 30).int()), r"is of torch.int32 .*floating-point"),
     "alphas": (changed(f"{PROJ}.alpha", torch.ones(2)), r"alpha of shape \[2\], expected one number"),
     "NaN": (changed(f"{PROJ}.lora_A.weight", torch.full((3, 30), torch.nan)), r"lora_A.weight' holds NaN"),

@@ -1,6 +1,7 @@
 """Adding LoRAs to a model's weights, and taking them out again without a trace."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 import torch
@@ -12,11 +13,15 @@ from hy_weights.lora.fit import fitting_layers
 
 
 class MergedLoRAs:
-    """What `merge_loras` gives: a way back. As a context manager it goes back when the block ends."""
+    """What `merge_loras` gives: a way back. As a context manager it goes back when the block ends.
 
-    def __init__(self) -> None:
-        self._originals: list[tuple[nn.Parameter, Tensor, int]] = []
-        self._kept = True
+    Args:
+        originals: The weights that were changed, each with a copy from before; None: no copies were kept.
+    """
+
+    def __init__(self, originals: list[tuple[nn.Parameter, Tensor]] | None) -> None:
+        self._originals = originals
+        self._versions = [weight._version for weight, _ in originals or ()]
 
     def unmerge(self) -> None:
         """Restore the weights that were there before, bit for bit; a second call does nothing.
@@ -25,17 +30,11 @@ class MergedLoRAs:
             LoRAError: a weight has changed since, by training or a later merge, and that would be lost; or the
                 original weights were not kept.
         """
-        if not self._kept:
+        if self._originals is None:
             raise LoRAError("the weights from before this merge were not kept (keep_on=None); load the model again")
-        if any(weight._version != version for weight, _, version in self._originals):
+        if any(weight._version != seen for (weight, _), seen in zip(self._originals, self._versions, strict=False)):
             raise LoRAError("the weights have changed since this merge; unmerge the last merge first")
-        self._restore()
-
-    @torch.no_grad()
-    def _restore(self) -> None:
-        for weight, original, _ in self._originals:
-            weight.copy_(original)
-        self._originals.clear()
+        _restore(self._originals)
 
     def __enter__(self) -> "MergedLoRAs":
         return self
@@ -48,7 +47,11 @@ class MergedLoRAs:
 
 @torch.no_grad()
 def merge_loras(
-    module: nn.Module, loras: Iterable[tuple[LoRA, float]], *, keep_on: torch.device | str | None = "cpu"
+    module: nn.Module,
+    loras: Iterable[tuple[LoRA, float]],
+    *,
+    keep_on: torch.device | str | None = "cpu",
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> MergedLoRAs:
     """Add LoRAs, each times its strength, to the weights of a model.
 
@@ -64,6 +67,7 @@ def merge_loras(
         loras: each with its strength, any finite number.
         keep_on: where the original weights of the layers that change are kept: as much memory as these weights take,
             for a LoRA on every block of the 13 B model 25 GB in bfloat16. None keeps nothing, and there is no way back.
+        progress: called after each layer with the layers done and all there are.
 
     Returns:
         The way back.
@@ -72,24 +76,30 @@ def merge_loras(
         LoRAError: a LoRA doesn't fit the model, or a strength is not a finite number. The model is unchanged.
     """
     pairs = list(loras)
-    if wrong := [strength for _, strength in pairs if not abs(strength) < float("inf")]:
+    if wrong := [strength for _, strength in pairs if not math.isfinite(strength)]:
         raise LoRAError(f"a LoRA's strength is a finite number, found {wrong[0]}")
-    layers = {layer: found for lora, _ in pairs for layer, found in fitting_layers(module, lora).items()}
-    merged = MergedLoRAs()
-    merged._kept = keep_on is not None
+    layers = {name: layer for lora, _ in pairs for name, layer in fitting_layers(module, lora).items()}
+    originals: list[tuple[nn.Parameter, Tensor]] = []
     try:
-        for name, layer in layers.items():
+        for done, (name, layer) in enumerate(layers.items(), start=1):
             weight = layer.weight
             assert isinstance(weight, nn.Parameter)
             if keep_on is not None:
-                merged._originals.append((weight, weight.detach().to(keep_on, copy=True), 0))
+                originals.append((weight, weight.detach().to(keep_on, copy=True)))
             added = torch.zeros_like(weight, dtype=torch.float32)
             for lora, strength in pairs:
                 if name in lora.layers:
                     added += strength * lora.layers[name].delta(weight.device)
-            weight.copy_(weight.float() + added)
+            weight.copy_(added + weight.float())
+            progress(done, len(layers))
     except BaseException:
-        merged._restore()
+        _restore(originals)
         raise
-    merged._originals = [(weight, original, weight._version) for weight, original, _ in merged._originals]
-    return merged
+    return MergedLoRAs(originals if keep_on is not None else None)
+
+
+@torch.no_grad()
+def _restore(originals: list[tuple[nn.Parameter, Tensor]]) -> None:
+    for weight, original in originals:
+        weight.copy_(original)
+    originals.clear()
