@@ -101,3 +101,10 @@ def test_half_precision_is_kept_unless_scales_are_folded(names, draw_factors):
         joint = join(names, LAYER, halves)
         assert joint.up.dtype == dtype
         torch.testing.assert_close(joint.delta(), expected_delta(names, halves))
+
+
+@pytest.mark.parametrize("order", [("q", "k"), ("k", "q")])
+def test_of_parts_in_different_formats_the_finer_is_kept(names, draw_factors, order):
+    coarse, fine = (draw_factors((6, 6)) for _ in order)
+    parts = {PART + order[0]: Factors(coarse.down.bfloat16(), coarse.up.bfloat16(), 6.0), PART + order[1]: fine}
+    torch.testing.assert_close(join(names, LAYER, parts).delta(), expected_delta(names, parts))

@@ -108,7 +108,10 @@ def changed(key, value):
 
 
 WRONG = {
-    "no up": (lambda tensors: without(tensors, f"{PROJ}.lora_B.weight"), r"1 layers are wrong: .*proj has no lora_up"),
+    "no up": (
+        lambda tensors: without(tensors, f"{PROJ}.lora_B.weight"),
+        r"Layers that are wrong \(1\): .*proj has no lora_up",
+    ),
     "no down": (lambda tensors: without(tensors, f"{PROJ}.lora_A.weight"), r"proj has no lora_down"),
     "alpha alone": (lambda tensors: tensors | {"last.alpha": torch.ones(())}, r"last has no lora_down and no lora_up"),
     "ranks": (
@@ -130,13 +133,15 @@ WRONG = {
     ),
     "integers": (changed(f"{PROJ}.lora_A.weight", torch.ones(3, 30).int()), r"is of torch.int32 .*floating-point"),
     "alphas": (changed(f"{PROJ}.alpha", torch.ones(2)), r"alpha of shape \[2\], expected one number"),
+    "alpha 0": (changed(f"{PROJ}.alpha", torch.zeros(())), r"proj has an alpha of 0, with which it changes nothing"),
+    "no rows": (changed(f"{PROJ}.lora_B.weight", torch.ones(0, 3)), r"changes a weight of shape \[0, 30\]"),
     "NaN": (changed(f"{PROJ}.lora_A.weight", torch.full((3, 30), torch.nan)), r"lora_A.weight' holds NaN"),
     "an unknown layer": (
         changed("diffusion_model.blocks.0.prpj.lora_A.weight", torch.ones(3, 30)),
-        r"1 keys are for no layer of this model: .*prpj.lora_A.weight' \(did you mean 'blocks.0.proj'\?\)",
+        r"Keys for no layer of this model \(1\): .*prpj.lora_A.weight' \(did you mean 'blocks.0.proj'\?\)",
     ),
     "a block too many": (changed("lora_unet_blocks_2_proj.alpha", torch.ones(())), r"'lora_unet_blocks_2_proj.alpha'"),
-    "a bias": (changed(f"{PROJ}.lora_B.bias", torch.ones(6)), r"no layer of this model: '.*lora_B.bias'"),
+    "a bias": (changed(f"{PROJ}.lora_B.bias", torch.ones(6)), r"no layer of this model \(1\): '.*lora_B.bias'"),
     "LoKr": (changed(f"{PROJ}.lokr_w1", torch.ones(2, 2)), r"holds LoKr; only plain LoRA is read"),
     "DoRA": (changed(f"{PROJ}.dora_scale", torch.ones(6)), r"holds DoRA; only plain LoRA is read"),
     "a whole model": (lambda _: {f"{PROJ}.weight": torch.ones(6, 30)}, r"holds no LoRA, whose keys end in .lora_A"),
@@ -175,7 +180,10 @@ def test_a_lora_for_another_width_says_which(file, wider_names, pair, lora):
     for layer, factors in layers.items():
         pair |= {f"{layer}.lora_A.weight": factors.down, f"{layer}.lora_B.weight": factors.up}
     save_file({key: value.clone() for key, value in pair.items()}, file)
-    message = r"was made for a model of width 6; this one has 12\. 2 keys are for no layer .*\. 2 layers are wrong"
+    message = (
+        r"The LoRA was made for a model of width 6; this one has 12\. "
+        r"Keys for no layer of this model \(2\): .*\. Layers that are wrong \(2\): "
+    )
     with pytest.raises(CheckpointError, match=message):
         read_lora(file, wider_names)
 
@@ -187,5 +195,5 @@ def test_unmatched_keys_are_left_out_where_that_is_allowed(file, names, pair):
     assert list(found.layers) == [PROJ]
     assert sorted(found.unmatched) == sorted(extra)
     save_file(extra, file)
-    with pytest.raises(CheckpointError, match="2 keys are for no layer"):
+    with pytest.raises(CheckpointError, match=r"Keys for no layer of this model \(2\)"):
         read_lora(file, names, allow_unmatched=True)

@@ -4,6 +4,7 @@ Parts that share their `down` keep it. Parts with a `down` each are stacked, and
 writes its own rows from its own ranks. Both are undone exactly.
 """
 
+import functools
 from collections.abc import Mapping
 
 import torch
@@ -33,14 +34,14 @@ def join(names: LayerNames, layer: str, parts: Mapping[str, Factors]) -> Factors
     downs = [factors.down for factors in present.values()]
     shared = all(_same(down, downs[0]) for down in downs)
     down = downs[0] if shared else torch.cat(downs)
-    first = next(iter(present.values())).up
+    ups = {part: f.up if scale is not None else f.up.float() * f.scale for part, f in present.items()}
+    dtype = functools.reduce(torch.promote_types, (up.dtype for up in ups.values()))
     blocks, column = {}, 0
     for part, shape in shapes.items():
-        block = first.new_zeros(shape[0], down.shape[0], dtype=first.dtype if scale is not None else torch.float32)
+        block = torch.zeros(shape[0], down.shape[0], dtype=dtype, device=down.device)
         if part in present:
             factors = present[part]
-            up = factors.up if scale is not None else factors.up.float() * factors.scale
-            block[:, column : column + factors.rank] = up
+            block[:, column : column + factors.rank] = ups[part]
             column += 0 if shared else factors.rank
         blocks[part] = block
     return Factors(down, _ours(names, layer, blocks), down.shape[0] * (1.0 if scale is None else scale))

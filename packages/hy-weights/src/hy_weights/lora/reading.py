@@ -119,9 +119,11 @@ def _problems(place: Place, sides: Mapping[str, Tensor], names: LayerNames) -> l
     down, up, shape = sides["down"], sides["up"], names.shape(place)
     if "alpha" in sides and sides["alpha"].numel() != 1:
         return [f"{name} has an alpha of shape {list(sides['alpha'].shape)}, expected one number"]
+    if "alpha" in sides and not sides["alpha"].any():
+        return [f"{name} has an alpha of 0, with which it changes nothing"]
     if not (down.is_floating_point() and up.is_floating_point()):
         return [f"{name} is of {down.dtype} and {up.dtype}, expected floating-point numbers"]
-    if min(down.ndim, up.ndim) < 2 or down.shape[0] != up[0].numel() or down.shape[0] == 0:
+    if min(down.ndim, up.ndim) < 2 or down.shape[0] != up.shape[1:].numel() or down.shape[0] == 0:
         return [f"{name} has ranks that differ: lora_down {list(down.shape)}, lora_up {list(up.shape)}"]
     if down.shape[1:] != shape[1:] or up.shape[0] != shape[0]:
         found = [up.shape[0], *down.shape[1:]]
@@ -158,10 +160,10 @@ def _message(
     reasons = _width_reasons(found, names)
     if unmatched:
         suggested = [_with_suggestion(key, names) for key in unmatched[:_LISTED]] + quoted[_LISTED:]
-        reasons.append(f"{len(unmatched)} keys are for no layer of this model: {_listing(suggested)}")
+        reasons.append(f"Keys for no layer of this model ({len(unmatched)}): {_listing(suggested)}")
     if wrong:
-        reasons.append(f"{len(wrong)} layers are wrong: {_listing(wrong)}")
-    return "does not fit this model; " + ". ".join(reasons)
+        reasons.append(f"Layers that are wrong ({len(wrong)}): {_listing(wrong)}")
+    return "does not fit this model. " + ". ".join(reasons)
 
 
 def _width_reasons(found: Mapping[Place, Mapping[str, Tensor]], names: LayerNames) -> list[str]:
@@ -170,7 +172,7 @@ def _width_reasons(found: Mapping[Place, Mapping[str, Tensor]], names: LayerName
     widths = {sides["down"].shape[-1] for sides in tell}
     if len(widths) != 1 or widths == {names.width}:
         return []
-    return [f"the LoRA was made for a model of width {widths.pop()}; this one has {names.width}"]
+    return [f"The LoRA was made for a model of width {widths.pop()}; this one has {names.width}"]
 
 
 def _with_suggestion(key: str, names: LayerNames) -> str:
