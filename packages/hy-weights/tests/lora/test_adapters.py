@@ -54,6 +54,7 @@ def test_a_new_lora_is_drawn_from_its_generator(model):
         ({"rank": 0}, "rank of at least 1 and an alpha above 0, found rank 0"),
         ({"rank": 2, "alpha": 0.0}, "found rank 2 and alpha 0"),
         ({"rank": 2, "alpha": float("nan")}, "alpha nan"),
+        ({"rank": 2, "targets": []}, "needs a target, a pattern for linear layers of Model: it has blocks.0.qkv_mlp"),
         ({"rank": 2, "targets": ["blocks.*", "patch"]}, "'patch' fits no linear layer of Model: it has blocks.0.qkv"),
     ],
 )
@@ -262,6 +263,7 @@ def test_what_can_not_be_inserted_changes_nothing(model, lora, linear_lora):
         (wide, {}, r"weight of shape \[12, 6\], the LoRA's is \[12, 7\]"),
         (linear_lora, {"name": "a.b"}, "letters, digits and underscores, and no reserved word, found 'a.b'"),
         (linear_lora, {"name": "keys"}, "found 'keys'"),
+        (linear_lora, {"name": "training"}, "found 'training'"),
         (linear_lora, {"dropout": 1.0}, r"dropout is in \[0, 1\) and strength finite, found 1.0"),
         (linear_lora, {"strength": float("inf")}, "found 0.0 and inf"),
     ]:

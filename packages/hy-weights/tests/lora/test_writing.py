@@ -102,4 +102,6 @@ def test_what_makes_no_sense_is_refused(tmp_path, names, lora):
         write_lora(tmp_path / "x.pt", lora, names)
     with pytest.raises(LoRAError, match="the model has no layer 'first'"):
         write_lora(tmp_path / "x.safetensors", LoRA({"first": lora.layers["last"]}), names)
+    with pytest.raises(LoRAError, match="this LoRA changes no layer"):
+        write_lora(tmp_path / "x.safetensors", LoRA({}), names)
     assert list(tmp_path.iterdir()) == []

@@ -89,18 +89,23 @@ def new_lora(
 
     Args:
         module: the model that it is for.
-        targets: patterns of layer names, as of a shell, such as `double_blocks.*.img_attn_*`; linear layers only.
+        targets: at least one pattern of layer names, as of a shell, such as `double_blocks.*.img_attn_*`; linear layers
+            only.
         rank: at least 1.
         alpha: above 0; None: the rank, so that the scale is 1.
         generator: for `down`; None: PyTorch's own.
 
     Raises:
-        LoRAError: rank or alpha are no such numbers, or a pattern fits no linear layer.
+        LoRAError: rank or alpha are no such numbers, or there is no pattern, or one that fits no linear layer.
     """
     alpha = float(rank if alpha is None else alpha)
     if rank < 1 or not 0 < alpha < math.inf:
         raise LoRAError(f"a LoRA has a rank of at least 1 and an alpha above 0, found rank {rank} and alpha {alpha:g}")
     linear = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
+    if not targets:
+        raise LoRAError(
+            f"a LoRA needs a target, a pattern for linear layers of {type(module).__name__}: {_some(linear)}"
+        )
     for target in targets:
         if not any(fnmatchcase(name, target) for name in linear):
             raise LoRAError(f"target {target!r} fits no linear layer of {type(module).__name__}: {_some(linear)}")
@@ -138,7 +143,7 @@ def insert_lora(
         LoRAError: the LoRA doesn't fit the model or changes a layer that is not an `nn.Linear`, the name is taken, or
             a number is out of its range. The model is unchanged.
     """
-    if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+    if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
         raise LoRAError(f"a LoRA's name is of letters, digits and underscores, and no reserved word, found {name!r}")
     if not 0 <= dropout < 1 or not math.isfinite(strength):
         raise LoRAError(f"dropout is in [0, 1) and strength finite, found {dropout} and {strength}")

@@ -40,7 +40,8 @@ def write_lora(
         dtype: number format of the factors; None keeps theirs.
 
     Raises:
-        LoRAError: there is no such style, the name's ending is another, or a layer is not the model's.
+        LoRAError: there is no such style, the name's ending is another, the LoRA is empty, or a layer is not the
+            model's.
         CheckpointError: a factor holds NaN or infinity, or the place can't be written.
     """
     file = Path(file)
@@ -50,6 +51,8 @@ def write_lora(
         raise LoRAError(f"{file}: a LoRA is written as .safetensors")
     if unknown := [layer for layer in lora.layers if layer not in names.shapes]:
         raise LoRAError(f"{file}: the model has no layer {unknown[0]!r}, which this LoRA changes")
+    if not lora.layers:
+        raise LoRAError(f"{file}: this LoRA changes no layer")
     layers = {layer: _cast(factors, dtype) for layer, factors in lora.layers.items()}
     tensors, style_metadata = _in_style(layers, names, style)
     told = {key: value for key, value in lora.metadata.items() if key != METADATA_KEY} | {
@@ -83,7 +86,7 @@ def _in_style(layers: Mapping[str, Factors], names: LayerNames, style: str) -> t
     named = {COMPONENT + name: factors for name, factors in parts.items()}
     ranks = {name: factors.rank for name, factors in parts.items()}
     alphas = {name: factors.alpha for name, factors in parts.items()}
-    return _tensors(named, "lora_A", "lora_B"), {METADATA_KEY: peft_metadata(ranks, alphas)} if parts else {}
+    return _tensors(named, "lora_A", "lora_B"), {METADATA_KEY: peft_metadata(ranks, alphas)}
 
 
 def _tensors(named: Mapping[str, Factors], down: str, up: str) -> dict[str, Tensor]:
