@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from hy_dit.errors import ConditionError, DiTConfigError, DiTInputError
     from hy_dit.inputs import trim_text
     from hy_dit.load import load_dit
+    from hy_dit.lora import LORA_TARGETS, load_lora, save_lora
     from hy_dit.model import DiT
     from hy_dit.parallel import DiTParallelPlan
     from hy_dit.quantize import quantize_
 
 __all__ = [
+    "LORA_TARGETS",
     "ConditionError",
     "DiT",
     "DiTConfig",
@@ -23,7 +25,9 @@ __all__ = [
     "DiTInputError",
     "DiTParallelPlan",
     "load_dit",
+    "load_lora",
     "quantize_",
+    "save_lora",
     "trim_text",
 ]
 
@@ -37,6 +41,9 @@ _HOME = {
     "load_dit": "hy_dit.load",
     "quantize_": "hy_dit.quantize",
     "trim_text": "hy_dit.inputs",
+    "LORA_TARGETS": "hy_dit.lora",
+    "load_lora": "hy_dit.lora",
+    "save_lora": "hy_dit.lora",
 }
 
 

@@ -2,7 +2,7 @@
 
 A block knows no conditions: it takes streams of tokens, and something that lets them attend to each other.
 
-Shapes: B batch, C channels, T H W latent frames/height/width, L tokens of a stream, D width.
+Shapes: B batch, C channels, T H W latent frames/height/width, L tokens of a stream, D width, N heads, K head channels.
 """
 
 from collections.abc import Sequence

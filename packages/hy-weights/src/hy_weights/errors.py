@@ -1,4 +1,4 @@
-"""The one error of this package: it says what is wrong with a checkpoint, where, and what would be right."""
+"""The errors of this package: each says what is wrong, where, and what would be right."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,10 @@ class CheckpointError(Exception):
     """
 
     exit_code = 2
+
+
+class LoRAError(CheckpointError):
+    """A LoRA doesn't fit the model it is put into, or what is asked of it makes no sense."""
 
 
 def listing(keys: Sequence[str]) -> str:
