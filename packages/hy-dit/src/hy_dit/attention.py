@@ -67,10 +67,13 @@ class RMSNorm(nn.Module):
 
     def forward(self, x_BLNK: Tensor) -> Tensor:
         """Norm over K."""
-        x = x_BLNK.float()
-        normed_BLNK = (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)).type_as(x_BLNK)
-        weight_K = self.weight.type_as(x_BLNK)
-        return normed_BLNK.mul_(weight_K) if owns_its_memory() else normed_BLNK * weight_K
+        precise_BLNK = x_BLNK.float()
+        factor_BLN1 = torch.rsqrt(precise_BLNK.square().mean(-1, keepdim=True) + self.eps)
+        if not owns_its_memory():
+            return (precise_BLNK * factor_BLN1).type_as(x_BLNK) * self.weight.type_as(x_BLNK)
+        ours = precise_BLNK is not x_BLNK
+        normed_BLNK = precise_BLNK.mul_(factor_BLN1) if ours else precise_BLNK * factor_BLN1
+        return normed_BLNK.type_as(x_BLNK).mul_(self.weight.type_as(x_BLNK))
 
 
 def split_heads(qkv_BLD: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:

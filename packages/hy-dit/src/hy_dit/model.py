@@ -130,46 +130,46 @@ class DiT(nn.Module):
         step = self.conditions.step(conditions, x_BCTHW, timestep_B)
         time_wave = sinusoid(timestep_B)
         vector_BD = step.vector(self._vector(time_wave, text, guidance_B, dtype))
-        text_BSD = self.txt_in(text.tokens_BSD.to(dtype), text.mask_BS if text.padded else None, time_wave)
-        video_BLD = step.tokens(self.img_in(step.latent(x_BCTHW)))
-
+        mask_BS = text.mask_BS if text.padded else None
+        text_BSD = self.txt_in(text.tokens_BSD.to(dtype), mask_BS, time_wave)
         known_BD = None
         if step.known_mask_BL is not None:  # what is known has time 0, and no guidance
             known_BD = step.vector(self._vector(sinusoid(torch.zeros_like(timestep_B)), text, None, dtype))
-        video_BLD = self._blocks(step, video_BLD, text_BSD, text, vector_BD, known_BD)
+        video_BLD = self._blocks(
+            step, [step.tokens(self.img_in(step.latent(x_BCTHW))), text_BSD], mask_BS, vector_BD, known_BD
+        )
         return self.final_layer(video_BLD, vector_BD, step.grid).type_as(latent_BCTHW)
 
     def _blocks(
-        self,
-        step: Step,
-        video_BLD: Tensor,
-        text_BSD: Tensor,
-        text: TrimmedText,
-        vector_BD: Tensor,
-        known_BD: Tensor | None,
+        self, step: Step, tokens: list[Tensor], mask_BS: Tensor | None, vector_BD: Tensor, known_BD: Tensor | None
     ) -> Tensor:
-        """Pass the tokens through all blocks: video_BLD."""
-        config, tokens = self.config, video_BLD.shape[1]
-        rotation_LP = rotary_table(step.grid, config.rope_axes, config.rope_theta, video_BLD.device)
-        mask_BS = text.mask_BS if text.padded else None
-        video, words = Stream(video_BLD, rotation_LP, known_tokens(step, known_BD)), Stream(text_BSD, is_text=True)
-        streams = [video, words, *step.streams(config.rope_axes, config.rope_theta)]
+        """Pass video and text tokens through all blocks: video_BLD. Empties `tokens`, so that no block holds them."""
+        config = self.config
+        text_tokens, video_tokens = tokens[1].shape[1], tokens[0].shape[1]
+        rotation_LP = rotary_table(step.grid, config.rope_axes, config.rope_theta, vector_BD.device)
+        streams = [
+            Stream(tokens.pop(0), rotation_LP, known_tokens(step, known_BD)),
+            Stream(tokens.pop(0), is_text=True),
+            *step.streams(config.rope_axes, config.rope_theta),
+        ]
         for index, block in enumerate(self.double_blocks):
             members = [Member(), Member(mask_BS), *step.members(index)]
             streams = block(streams, vector_BD, JointAttention(self.attention, members))
             streams[0] = step.after_block(index, streams[0])
 
-        video, words, *extra = streams
-        joint_BJD = torch.cat([video.x_BLD, words.x_BLD], dim=1)
-        words_count = text_BSD.shape[1]
-        rotation_JP = extend(rotation_LP, words_count)
-        mask_BJ = None if mask_BS is None else _joint_mask(mask_BS, tokens)
-        streams = [Stream(joint_BJD, rotation_JP, known_tokens(step, known_BD, words_count)), *extra]
+        joint = Stream(
+            torch.cat([streams[0].x_BLD, streams[1].x_BLD], dim=1),
+            extend(rotation_LP, text_tokens),
+            known_tokens(step, known_BD, text_tokens),
+        )
+        streams = [joint, *streams[2:]]
+        del joint
+        mask_BJ = None if mask_BS is None else _joint_mask(mask_BS, video_tokens)
         for index, block in enumerate(self.single_blocks, start=config.double_blocks):
             members = [Member(mask_BJ), *step.members(index)]
             streams = block(streams, vector_BD, JointAttention(self.attention, members))
             streams[0] = step.after_block(index, streams[0])
-        return streams[0].x_BLD[:, :tokens]
+        return streams[0].x_BLD[:, :video_tokens]
 
     @staticmethod
     def _trimmed(text: TextTokens) -> TrimmedText:

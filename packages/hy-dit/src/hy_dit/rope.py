@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hy_dit.frugal import owns_its_memory
+
 
 def rotary_table(grid: tuple[int, int, int], axes: tuple[int, int, int], theta: float, device: torch.device) -> Tensor:
     """Rotations of all tokens of a latent, in the order of the patches: columns fastest, then rows, then frames.
@@ -71,11 +73,15 @@ def extend(rotation_LP: Tensor, tokens: int) -> Tensor:
 
 def rotate(x_BLNK: Tensor, rotation: Tensor) -> Tensor:
     """Turn queries or keys by their token's `rotation`, [L, P] or [B, L, P], in float32; the dtype is kept."""
-    pairs = x_BLNK.float().unflatten(-1, (-1, 2))
+    precise_BLNK = x_BLNK.float()
+    pairs = precise_BLNK.unflatten(-1, (-1, 2))
     if torch.compiler.is_compiling():  # which makes no code for complex numbers
         turn = torch.view_as_real(rotation).unsqueeze(-3)
         x, y, cos, sin = pairs[..., 0], pairs[..., 1], turn[..., 0], turn[..., 1]
-        turned = torch.stack([x * cos - y * sin, x * sin + y * cos], dim=-1)
+        return torch.stack([x * cos - y * sin, x * sin + y * cos], dim=-1).flatten(-2).type_as(x_BLNK)
+    pairs = torch.view_as_complex(pairs)
+    if owns_its_memory() and precise_BLNK is not x_BLNK:
+        turned = pairs.mul_(rotation.unsqueeze(-2))
     else:
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * rotation.unsqueeze(-2))
-    return turned.flatten(-2).type_as(x_BLNK)
+        turned = pairs * rotation.unsqueeze(-2)
+    return torch.view_as_real(turned).flatten(-2).type_as(x_BLNK)
