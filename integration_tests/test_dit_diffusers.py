@@ -128,6 +128,32 @@ def test_the_velocity_is_the_same_on_random_shapes(seed):
     torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("autocast", [False, True], ids=["bfloat16 weights", "autocast"])
+def test_bfloat16_is_as_close_to_float32_as_theirs(autocast):
+    """Each seed's error is a draw; over several, ours may not be larger than diffusers'."""
+    errors = {"ours": 0.0, "theirs": 0.0}
+    config = dataclasses.replace(SMALL, guidance_embed=True)
+    for seed in range(4):
+        torch.manual_seed(seed)
+        models, inputs = make_pair(config), make_inputs(config, (3, 6, 8), [5, 9], 12)
+        exact, _ = both(models, inputs)
+        dtype = torch.float32 if autocast else torch.bfloat16
+        dit, other = models[0].to(dtype), models[1].to(dtype)
+        latent_BCTHW, timestep_B, text, guidance_B = inputs
+        text = text.to(dtype=dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            ours, theirs = both((dit, other), (latent_BCTHW.to(dtype), timestep_B, text, guidance_B))
+        errors["ours"] += float((ours.float() - exact).square().mean())
+        errors["theirs"] += float((theirs.float() - exact).square().mean())
+    assert 0 < errors["ours"] <= 1.1 * errors["theirs"]
+
+
+def test_the_guidance_scale_of_the_released_pipeline_is_rounded_before_it_is_multiplied():
+    """In bfloat16 a scale of 6 becomes 6,016; a model that is given that number is their model in bfloat16."""
+    scale = torch.tensor([6.0], dtype=torch.bfloat16)
+    assert float(scale * 1000) == 6016
+
+
 def test_gradients_are_the_same():
     torch.manual_seed(0)
     dit, other = make_pair(SMALL)
