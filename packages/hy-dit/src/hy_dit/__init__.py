@@ -11,15 +11,29 @@ if TYPE_CHECKING:
     from hy_dit.errors import DiTConfigError, DiTInputError
     from hy_dit.load import load_dit
     from hy_dit.model import DiT
+    from hy_dit.t2x.config import T2XConfig
+    from hy_dit.t2x.model import T2X, load_t2x
 
-__all__ = ["DiT", "DiTConfig", "DiTConfigError", "DiTInputError", "load_dit"]
+__all__ = [
+    "T2X",
+    "DiT",
+    "DiTConfig",
+    "DiTConfigError",
+    "DiTInputError",
+    "T2XConfig",
+    "load_dit",
+    "load_t2x",
+]
 
 _HOME = {
     "DiT": "hy_dit.model",
     "DiTConfig": "hy_dit.config",
     "DiTConfigError": "hy_dit.errors",
     "DiTInputError": "hy_dit.errors",
+    "T2X": "hy_dit.t2x.model",
+    "T2XConfig": "hy_dit.t2x.config",
     "load_dit": "hy_dit.load",
+    "load_t2x": "hy_dit.t2x.model",
 }
 
 
