@@ -1,8 +1,9 @@
-"""Run a model for real in a process of its own, and print the peak of its resident memory, in bytes, from the weights on.
+"""Run a model for real, and print the most resident memory that it took, weights included, in bytes.
 
-Usage: reality.py KIND, with KIND sample, train, recompute, lora or mixed.
+Usage: reality.py KIND SIZES, with KIND sample, train, recompute, lora or mixed, and SIZES in JSON.
 """
 
+import json
 import sys
 from contextlib import nullcontext
 from functools import partial
@@ -13,25 +14,6 @@ from hy_dit import DiT, DiTConfig
 from hy_plugins import TextTokens
 from hyvideo_plan.adapters import add_adapters
 from torch.utils.checkpoint import checkpoint
-
-CONFIG = DiTConfig(
-    in_channels=16,
-    out_channels=16,
-    width=768,
-    heads=6,
-    mlp_ratio=4.0,
-    double_blocks=3,
-    single_blocks=6,
-    rope_axes=(16, 56, 56),
-    rope_theta=256.0,
-    patch=(1, 2, 2),
-    text_width=1024,
-    pooled_width=768,
-    guidance_embed=False,
-)
-LATENT = (2, 3, 32, 32)  # batch, frames, height, width: 768 video tokens in each of two clips
-TEXT = 64
-RANK = 16
 
 
 def resident(field: str) -> int:
@@ -46,19 +28,23 @@ def libraries() -> None:
     torch.optim.AdamW(layer.parameters(), fused=True).step()
 
 
-def main(kind: str) -> None:
+def main(kind: str, sizes: dict) -> None:
     torch.manual_seed(0)
     libraries()
     before = resident("VmRSS")
-    dit = DiT(CONFIG)
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in sizes["config"].items()}
+    dit = DiT(DiTConfig(**values))
     blocks = [*dit.double_blocks, *dit.single_blocks]
     if kind == "lora":
-        add_adapters(dit, blocks, RANK)
+        add_adapters(dit, blocks, sizes["rank"])
     if kind == "recompute":
         for block in blocks:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-    batch, *grid = LATENT
-    text = TextTokens(torch.randn(batch, TEXT, 1024), torch.ones(batch, TEXT, dtype=torch.bool), torch.randn(batch, 768))
+    batch, *grid = sizes["latent"]
+    tokens = sizes["text"]
+    text = TextTokens(
+        torch.randn(batch, tokens, 1024), torch.ones(batch, tokens, dtype=torch.bool), torch.randn(batch, 768)
+    )
     inputs = torch.randn(batch, 16, *grid), torch.rand(batch), text
     if kind == "sample":
         with torch.no_grad():
@@ -77,4 +63,4 @@ def main(kind: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], json.loads(sys.argv[2]))

@@ -202,7 +202,7 @@ def _vae(model: Model, video: Video, setup: Setup, half: str) -> Phase:
     clip = setup.weight_bytes * model.vae.in_channels * _volume(shape)
     latent = setup.weight_bytes * model.vae.latent_channels * _volume(video.latent_grid)
     whole = clip + latent if direction == "encode" else latent
-    if setup.tiled and direction == "decode":
+    if tiles > 1 and direction == "decode":
         whole += 2 * clip  # the blended clip, and the tiles that it is made of
     return Phase(
         name=direction,

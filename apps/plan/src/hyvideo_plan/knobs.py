@@ -154,7 +154,7 @@ def advise(
                 return Advice(knobs=knobs, estimate=found, fits=True)
     most = [(knobs, turned) for knobs, turned in choices if not any(knob.can_turn(turned) for knob in KNOBS)]
     needed = []
-    for knobs, turned in most:  # no knob adds to what a run needs, so the least is among these
+    for knobs, turned in most:  # a knob takes away or does nothing, so the least is among these
         measuring(turned)
         needed.append(Advice(knobs=knobs, estimate=estimate(model, video, turned), fits=False))
     return min(needed, key=lambda advice: advice.estimate.peak)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from unittest.mock import patch
 
 import torch
-from hy_dit import DiT, DiTConfig, T2X, T2XConfig, inputs, model
+from hy_dit import T2X, DiT, DiTConfig, T2XConfig, inputs, model
 from hy_plugins import TextTokens
 from hy_vae3d import VAE3D, VAE3DConfig
 from hy_weights import unallocated

@@ -69,6 +69,7 @@ class Tracker(TorchDispatchMode):
         if key in self._bytes and key not in self._gradients:
             self._gradients.add(key)
             self._held_by_gradients += self._bytes[key]
+            self._note()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
