@@ -167,3 +167,25 @@ def test_a_t2x_size_is_planned_too():
     per_token = found.step_flops / (4 * image.tokens)
     assert per_token == pytest.approx(6 * 92_333_120, rel=0.15)
     assert dataclasses.asdict(image) == {"width": 256, "height": 256, "frames": 1}
+
+
+def test_what_is_on_every_device_is_not_divided(model, video):
+    least = Video(width=16, height=16, frames=1)
+    one, many = (
+        phase(estimate(model, least, train(devices=4, sequence_parallel=on)), "step").total for on in (False, True)
+    )
+    assert one == many
+    huge = phase(estimate(model, video, train(devices=10**9, sequence_parallel=True)), "step")
+    assert huge.total == pytest.approx(one, abs=10)
+
+
+def test_each_addition_is_there(model, video):
+    counted, shape = count_weights(model.dit), (1, *video.latent_grid)
+    trained = measure_dit(model.dit, shape, 16, "float32", training=True)
+    step = phase(estimate(model, video, train(devices=4, sharded=True)), "step")
+    assert step.gradients + step.activations == trained.peak(1 / 4) + 4 * counted.largest_block
+    sampled = measure_dit(model.dit, shape, 16, "bfloat16", training=False)
+    latents = 3 * 4 * 4 * 33 * 32 * 64
+    for eight_bit, widened in ((False, 0), (True, 2 * counted.largest_linear)):
+        denoise = phase(estimate(model, video, Setup(guidance=False, eight_bit_weights=eight_bit)), "denoise")
+        assert denoise.activations == sampled.peak() + latents + widened
