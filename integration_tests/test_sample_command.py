@@ -1,6 +1,7 @@
 """`hyvideo sample` as a person runs it: in a process of its own, with every plugin of the workspace."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -33,8 +34,11 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-def hyvideo(*argv, folder):
-    return subprocess.run([*HYVIDEO, *map(str, argv)], cwd=folder, capture_output=True, text=True, check=False)
+def hyvideo(*argv, folder, **environment):
+    command = [*HYVIDEO, *map(str, argv)]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
 
 
 def test_a_prompt_becomes_a_video(checkpoint, tmp_path):
@@ -65,3 +69,26 @@ def test_bad_input_ends_with_code_2_one_message_and_nothing_written(checkpoint, 
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_model_of_the_hub_that_is_in_its_cache_serves_offline(checkpoint, tmp_path):
+    commit = "0123456789" * 4
+    cached = tmp_path / "cache" / "models--org--tiny"
+    for file in [file for file in checkpoint.rglob("*") if file.is_file()]:
+        link = cached / "snapshots" / commit / file.relative_to(checkpoint)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "cache")}
+    done = hyvideo("sample", "a ball", "--model", "hf://org/tiny", "--out", "clip.mp4", folder=tmp_path, **offline)
+    assert done.returncode == 0, done.stderr
+    assert probe(tmp_path / "clip.mp4").frames == 5
+    done = hyvideo("verify", "hf://org/tiny", folder=tmp_path, **offline)
+    assert done.returncode == 0, done.stderr
+    assert "HunyuanVideo transformer, released key names" in done.stdout
+    done = hyvideo("sample", "a ball", "--model", "hf://org/none", "--out", "no.mp4", folder=tmp_path, **offline)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: hf://org/none: the hub can't be reached, and its cache on this machine has no copy\n",
+    )

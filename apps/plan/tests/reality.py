@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from hy_dit import DiT, DiTConfig
+from hy_dit import LORA_TARGETS, DiT, DiTConfig
 from hy_plugins import TextTokens
-from hyvideo_plan.adapters import add_adapters
+from hy_weights import insert_lora, new_lora
 from torch.utils.checkpoint import checkpoint
 
 
@@ -36,7 +36,8 @@ def main(kind: str, sizes: dict) -> None:
     dit = DiT(DiTConfig(**values))
     blocks = [*dit.double_blocks, *dit.single_blocks]
     if kind == "lora":
-        add_adapters(dit, blocks, sizes["rank"])
+        dit.requires_grad_(False)
+        insert_lora(dit, new_lora(dit, LORA_TARGETS, rank=sizes["rank"]))
     if kind == "recompute":
         for block in blocks:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)

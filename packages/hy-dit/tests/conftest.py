@@ -1,6 +1,8 @@
 """Small random models, texts of given lengths, and the released numbers."""
 
+import importlib.util
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,11 +67,21 @@ def make_text():
 
 
 @pytest.fixture
+def make_condition():
+    """Make the condition of one site, by name."""
+    spec = importlib.util.spec_from_file_location("hy_dit_test_conditions", Path(__file__).parent / "conditions.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where a compiler looks for it
+    spec.loader.exec_module(module)
+    return lambda site: module.MAKE[site]()
+
+
+@pytest.fixture
 def released():
     """A model with released key names and one case of inputs and output: "guidance"/"noguidance", "video"/"image"."""
 
-    def read(kind, case):
-        told = json.loads((FIXTURES / f"dit_tiny_{kind}.json").read_text())["config"]
+    def read(kind, case, prefix="dit_tiny_"):
+        told = json.loads((FIXTURES / f"{prefix}{kind}.json").read_text())["config"]
         config = DiTConfig(
             in_channels=told["in_channels"],
             out_channels=told["out_channels"],
@@ -86,9 +98,9 @@ def released():
             guidance_embed=told["guidance_embed"],
         )
         dit = DiT(config)
-        weights = read_tensors(FIXTURES / f"dit_tiny_{kind}.weights.safetensors")
+        weights = read_tensors(FIXTURES / f"{prefix}{kind}.weights.safetensors")
         load_strict(dit, weights, source=kind)
-        tensors = read_tensors(FIXTURES / f"dit_tiny_{kind}.{case}.safetensors")
+        tensors = read_tensors(FIXTURES / f"{prefix}{kind}.{case}.safetensors")
         text = TextTokens(tensors["in.text_states"], tensors["in.text_mask"].bool(), tensors["in.text_states_2"])
         return SimpleNamespace(
             dit=dit,

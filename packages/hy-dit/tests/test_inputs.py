@@ -3,37 +3,62 @@ import dataclasses
 import pytest
 import torch
 from hy_dit import DiTInputError
-from hy_dit.inputs import without_padding
+from hy_dit.inputs import TrimmedText, masked_text, trim_text
+from hy_plugins import TextTokens
 
 
 def test_columns_that_are_padding_everywhere_are_cut(make_text):
     text = make_text(3, 5, columns=9)
-    tokens_BSD, mask_BS = without_padding(text)
-    assert torch.equal(mask_BS, text.mask_BS[:, :5])
-    assert torch.equal(tokens_BSD[1], text.tokens_BSD[1, :5])
-    assert torch.equal(tokens_BSD[0, :3], text.tokens_BSD[0, :3])
-    assert not tokens_BSD[0, 3:].any()
+    trimmed = trim_text(text)
+    assert trimmed.padded
+    assert torch.equal(trimmed.mask_BS, text.mask_BS[:, :5])
+    assert torch.equal(trimmed.tokens_BSD[1], text.tokens_BSD[1, :5])
+    assert torch.equal(trimmed.tokens_BSD[0, :3], text.tokens_BSD[0, :3])
+    assert not trimmed.tokens_BSD[0, 3:].any()
+    assert trimmed.pooled_BD is text.pooled_BD
 
 
 @pytest.mark.parametrize("columns", [4, 256])
 def test_texts_of_one_length_need_no_mask(make_text, columns):
     text = make_text(4, 4, columns=columns)
-    tokens_BSD, mask_BS = without_padding(text)
-    assert mask_BS is None
-    assert torch.equal(tokens_BSD, text.tokens_BSD[:, :4])
+    trimmed = trim_text(text)
+    assert not trimmed.padded
+    assert torch.equal(trimmed.tokens_BSD, text.tokens_BSD[:, :4])
 
 
 def test_of_empty_texts_one_column_stays_and_is_masked(make_text):
-    tokens_BSD, mask_BS = without_padding(make_text(0, 0, columns=4))
-    assert tokens_BSD.shape == (2, 1, 12)
-    assert not mask_BS.any()
+    trimmed = trim_text(make_text(0, 0, columns=4))
+    assert trimmed.tokens_BSD.shape == (2, 1, 12)
+    assert trimmed.padded
+    assert not trimmed.mask_BS.any()
 
 
 def test_padding_on_the_left_or_between_is_refused(make_text):
     text = make_text(3, 3, columns=4)
     text.mask_BS[1] = torch.tensor([True, False, True, True])
     with pytest.raises(DiTInputError, match="padding before a real token; pad on the right"):
-        without_padding(text)
+        trim_text(text)
+
+
+def test_trimmed_text_is_taken_as_it_is_and_its_lengths_are_not_read_again(make_dit, make_text, monkeypatch):
+    dit, text = make_dit(), make_text(2, 4, columns=7)
+    trimmed = trim_text(text)
+    assert trim_text(trimmed) is trimmed
+    inputs = torch.randn(2, 4, 1, 4, 4), torch.tensor([10.0, 900.0])
+    velocity_BCTHW = dit(*inputs, text)
+    monkeypatch.setattr(torch.Tensor, "tolist", None)
+    assert torch.equal(dit(*inputs, trimmed), velocity_BCTHW)
+
+
+def test_a_text_whose_lengths_nobody_reads_is_masked_whole(make_dit, make_text):
+    text = make_text(2, 4, columns=7)
+    masked = masked_text(
+        TextTokens(text.tokens_BSD.where(text.mask_BS[..., None], torch.nan), text.mask_BS, text.pooled_BD)
+    )
+    assert isinstance(masked, TrimmedText)
+    assert masked.tokens_BSD.shape == (2, 7, 12)
+    dit, inputs = make_dit(), (torch.randn(2, 4, 1, 4, 4), torch.tensor([10.0, 900.0]))
+    torch.testing.assert_close(dit(*inputs, masked), dit(*inputs, text), atol=1e-4, rtol=1e-4)
 
 
 @pytest.fixture

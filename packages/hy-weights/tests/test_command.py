@@ -2,6 +2,7 @@ import pytest
 import torch
 from hy_weights import CheckpointError, write_model
 from hy_weights.command import main
+from safetensors.torch import save_file
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def test_a_whole_folder_is_described(model, capsys):
     assert main([str(model)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["model.safetensors", "184", "ok"] in lines
-    assert ["weights", "model.safetensors", "2", "tensors,", "10", "numbers,", "bfloat16,", "float32"] in lines
+    assert ["weights", "model", "2", "tensors,", "10", "numbers,", "bfloat16,", "float32"] in lines
     assert ["config", "width", "8"] in lines
     assert ["provenance", "steps", "9"] in lines
     assert [str(model), "is", "whole."] in lines
@@ -28,11 +29,48 @@ def test_a_torn_folder_shows_its_files_and_fails(model, capsys):
 
 
 def test_bad_arguments_say_so(tmp_path, capsys):
-    with pytest.raises(CheckpointError, match="no such folder"):
+    with pytest.raises(CheckpointError, match="no such file or folder"):
         main([str(tmp_path / "nothing")])
-    with pytest.raises(CheckpointError, match=r"no manifest\.json"):
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
         main([str(tmp_path)])
     with pytest.raises(SystemExit) as caught:
         main([])
     assert caught.value.code == 2
     assert "hyvideo verify" in capsys.readouterr().err
+
+
+def test_a_single_file_is_described(tmp_path, capsys):
+    torch.save({"module": {"w": torch.ones(2, 3).half(), "n": torch.ones(4).long()}}, tmp_path / "w.pt")
+    assert main([str(tmp_path / "w.pt")]) == 0
+    out = capsys.readouterr().out
+    assert "2 tensors, 10 numbers, float16, int64" in out
+    assert "sound; it has no manifest.json" in out
+
+
+def test_every_checkpoint_beneath_a_folder_is_described(tmp_path, capsys):
+    for part in ("vae", "transformer"):
+        (tmp_path / part).mkdir()
+        save_file({part: torch.ones(3)}, tmp_path / part / "diffusion_pytorch_model.safetensors")
+    assert main([str(tmp_path)]) == 0
+    lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert ["weights", "vae", "1"] in lines
+    assert ["weights", "transformer", "1"] in lines
+
+
+def test_a_damaged_or_poisoned_file_fails_after_what_can_be_said_of_it(tmp_path, capsys):
+    save_file({"good": torch.ones(2), "bad": torch.tensor([1.0, float("nan")])}, tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match=r"w\.safetensors: tensor 'bad' holds NaN"):
+        main([str(tmp_path / "w.safetensors")])
+    assert "2 tensors, 4 numbers" in capsys.readouterr().out
+    (tmp_path / "w.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="damaged or truncated"):
+        main([str(tmp_path / "w.safetensors")])
+
+
+def test_of_a_folder_with_several_checkpoints_each_is_described(tmp_path, capsys):
+    for name in ("one", "two"):
+        save_file({name: torch.ones(3)}, tmp_path / f"{name}.safetensors")
+    assert main([str(tmp_path)]) == 0
+    lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert ["weights", "one.safetensors", "1"] in lines
+    assert ["weights", "two.safetensors", "1"] in lines

@@ -31,6 +31,12 @@ def test_a_second_manifest_does_not_list_the_first(folder):
     assert sorted(verify(folder)["files"]) == ["config.json", "sub/data.bin"]
 
 
+def test_progress_counts_every_byte(folder):
+    seen = []
+    file_states(folder, lambda done, total: seen.append((done, total)))
+    assert seen == [(12, 17), (17, 17)]
+
+
 @pytest.mark.parametrize(
     ("contents", "state"), [(b"hellO", "changed"), (b"hell", "changed"), (b"", "changed"), (None, "missing")]
 )

@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from hy_weights import CheckpointError
+from hy_weights import CheckpointError, StoredTensors
 from hy_weights.stream import write_stream
 from safetensors.torch import load_file
 
@@ -57,6 +57,24 @@ def test_another_number_format_is_for_floating_point_only(tmp_path):
 def test_what_cannot_be_stored_is_named(tmp_path, value, message):
     with pytest.raises(CheckpointError, match=message):
         write_stream(tmp_path / "w.safetensors", {"good": torch.ones(1), "bad": value})
+
+
+def test_a_file_may_say_what_it_is(tmp_path):
+    file = tmp_path / "w.safetensors"
+    write_stream(file, {"a": torch.ones(3)}, metadata={"hyvideo_config": '{"width": 3}'})
+    assert StoredTensors(file).config() == {"width": 3}
+    write_stream(file, {"a": torch.ones(3)}, metadata={"hyvideo_config": "[3]"})
+    with pytest.raises(CheckpointError, match=r"w\.safetensors: expected a JSON object, found list"):
+        StoredTensors(file).config()
+    write_stream(file, {"a": torch.ones(3)})
+    assert StoredTensors(file).config() is None
+    (tmp_path / "config.json").write_text('{"width": 4}')
+    assert StoredTensors(tmp_path).config() == {"width": 4}
+
+
+def test_numbers_too_large_for_the_format_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"tensor 'a' has numbers beyond the range of torch\.float16"):
+        write_stream(tmp_path / "w.safetensors", {"a": torch.tensor([1e6])}, torch.float16)
 
 
 STREAMS = """

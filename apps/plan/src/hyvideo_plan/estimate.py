@@ -101,7 +101,7 @@ def at_least(model: Model, setup: Setup) -> int:
 
 def _moment_bytes(setup: Setup) -> float:
     """Of AdamW's two moments, per trained weight; they have the weight's number format, and fused updates no copy."""
-    return _MOMENTS + _SCALES if setup.eight_bit_optimizer else _MOMENTS * setup.weight_bytes
+    return _MOMENTS + _SCALES if setup.eight_bit_optimizer else _MOMENTS * setup.trained_bytes
 
 
 def _text(model: Model) -> Phase:
@@ -127,7 +127,7 @@ def _training_step(model: Model, video: Video, setup: Setup) -> Phase:
     share = 1 / setup.devices if setup.sharded else 1.0
     with_gradients = _activations(model, video, setup, run)
     gradients = _at_peak(run, share)
-    adapters = setup.weight_bytes * run.trained if setup.lora_rank else 0
+    adapters = setup.trained_bytes * run.trained if setup.lora_rank else 0
     return Phase(
         name="step",
         weights=resident_weights(model, setup) + round(adapters * share),

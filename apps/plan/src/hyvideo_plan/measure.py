@@ -6,23 +6,23 @@ output and one number per query.
 Shapes: B batch, C channels, T H W frames, height, width, S text tokens, D text width.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, Literal
 from unittest.mock import patch
 
 import torch
-from hy_dit import T2X, DiT, DiTConfig, T2XConfig, inputs, model
+from hy_dit import LORA_TARGETS, T2X, DiT, DiTConfig, T2XConfig, rope
+from hy_dit.inputs import TrimmedText
 from hy_plugins import TextTokens
 from hy_vae3d import VAE3D, VAE3DConfig
-from hy_weights import unallocated
+from hy_weights import insert_lora, new_lora, unallocated
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
-from hyvideo_plan.adapters import add_adapters
 from hyvideo_plan.setup import Precision
 from hyvideo_plan.tracker import Moment, Tracker
 
@@ -108,8 +108,9 @@ def measure_dit(
     with unallocated():
         dit = _build(config).to(torch.bfloat16 if precision == "bfloat16" else torch.float32)
         if training and lora_rank:
-            add_adapters(dit, blocks_of(dit), lora_rank)
-    with FakeTensorMode(allow_non_fake_inputs=True), _without_host_reads(), _autocast(precision):
+            dit.requires_grad_(False)
+            insert_lora(dit, new_lora(dit, _targets(dit), rank=lora_rank), "planned")
+    with FakeTensorMode(allow_non_fake_inputs=True), _own_tables(), _autocast(precision):
         dit.to_empty(device="cpu")
         if recompute:
             for block in blocks_of(dit):
@@ -147,6 +148,11 @@ def blocks_of(dit: nn.Module) -> list[nn.Module]:
     return [block for stack in stacks for block in stack]
 
 
+def _targets(dit: DiT | T2X) -> tuple[str, ...]:
+    """The layers that get an adapter: attention and MLPs of every block."""
+    return ("blocks.*_attn.*", "blocks.*.mlp.fc?") if isinstance(dit, T2X) else LORA_TARGETS
+
+
 def _build(config: DiTConfig | T2XConfig) -> DiT | T2X:
     return T2X(config) if isinstance(config, T2XConfig) else DiT(config)
 
@@ -160,7 +166,8 @@ def _inputs(
     latent_BCTHW, timestep_B = torch.empty(batch, config.in_channels, *grid), torch.empty(batch)
     if isinstance(config, T2XConfig):
         return latent_BCTHW, timestep_B, TextTokens(tokens_BSD, mask_BS)
-    text = TextTokens(tokens_BSD, mask_BS, torch.empty(batch, config.pooled_width))
+    # Its lengths would be read off the mask, which has no data.
+    text = TrimmedText(tokens_BSD, mask_BS, torch.empty(batch, config.pooled_width), padded=False)
     return latent_BCTHW, timestep_B, text, torch.empty(batch) if config.guidance_embed else None
 
 
@@ -182,18 +189,13 @@ def _tensors(given: tuple[Any, ...]) -> list[Tensor]:
     ]
 
 
+def _own_tables() -> Any:
+    """Remember rotary tables apart: one without data must not reach a run with data, nor come from an earlier one."""
+    return patch.object(rope, "_remembered", lru_cache(rope._remembered.__wrapped__))
+
+
 def _autocast(precision: Precision) -> Any:
     return torch.autocast("cpu", torch.bfloat16) if precision == "mixed" else nullcontext()
-
-
-@contextmanager
-def _without_host_reads() -> Iterator[None]:
-    """Tell the transformer that its text has no padding: it would read that off the mask, which has no data."""
-    name, answer = "without_padding", lambda text: (text.tokens_BSD, None)
-    if trimmed := getattr(inputs, "TrimmedText", None):
-        name, answer = "trim_text", lambda text: trimmed(text.tokens_BSD, text.mask_BS, text.pooled_BD)
-    with patch.object(model, name, answer):
-        yield
 
 
 def _numel(parameters: Any) -> int:

@@ -98,4 +98,4 @@ def _of_checkpoint(name: str, path: Path) -> Model:
 def _dit_of(path: Path) -> DiTConfig | T2XConfig:
     if (path / "config.json").is_file() and "depth" in read_config(path):
         return read_config_as(path, T2XConfig)
-    return open_dit(path)[1]
+    return open_dit(path).config

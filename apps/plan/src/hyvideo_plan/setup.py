@@ -68,5 +68,10 @@ class Setup:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes per weight, as computed with."""
+        """Bytes per weight of the transformer and the VAE, where it is not stored in 8 bits."""
         return 2 if self.precision == "bfloat16" else 4
+
+    @property
+    def trained_bytes(self) -> int:
+        """Bytes per trained weight, and of each gradient and moment: adapters are always in float32."""
+        return 4 if self.lora_rank else self.weight_bytes

@@ -1,4 +1,4 @@
-"""A model: a published folder with all that sampling needs, found by a bundled name or by its path."""
+"""A model: a published folder with all that sampling needs, found by a bundled name, its path or its hub id."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ from pathlib import Path
 from hy_dit import DiTConfig
 from hy_plugins import Plugins
 from hy_vae3d import VAE3DConfig
-from hy_weights import read_config, read_config_as, read_manifest
+from hy_weights import located, read_config, read_config_as, read_manifest
+from hy_weights.hub import SCHEME
 
 from hyvideo_sample.settings import SampleError, Settings, settings_from
 
@@ -49,18 +50,25 @@ def open_checkpoint(name: str | None, plugins: Plugins) -> Checkpoint:
     """Find a model and read its configuration; no weights are read.
 
     Args:
-        name: of a bundled model, or the path of a folder; a bundled name goes first.
+        name: of a bundled model, the path of a folder, or a hub id, `hf://org/name`; a bundled name goes first.
         plugins: the bundled models are their components of kind `model`.
 
     Raises:
         SampleError: there is no such model, it lacks a part, or its parts do not fit each other.
-        CheckpointError: a configuration or the manifest can't be read; names file and key.
+        CheckpointError: a configuration or the manifest can't be read; names file and key. Or the hub has no such
+            model, or can't be reached.
     """
     bundled = plugins.names("model")
-    right = f"give --model a bundled name (known: {', '.join(bundled) or 'none'}) or a folder, such as demo/checkpoint"
+    known = ", ".join(bundled) or "none"
+    right = (
+        f"give --model a bundled name (known: {known}) or a folder, such as demo/checkpoint, or a hub id, hf://org/name"
+    )
     if name is None:
         raise SampleError(f"no model: {right}")
-    folder = Path(plugins.load("model", name)() if name in bundled else name)
+    if name in bundled:
+        folder = Path(plugins.load("model", name)())
+    else:
+        folder = located(name) if name.startswith(SCHEME) else Path(name)
     if not folder.is_dir():
         raise SampleError(f"no model '{name}': {right}")
     if missing := [file for file in [*_FILES, "config.json", "manifest.json"] if not (folder / file).is_file()]:

@@ -33,7 +33,7 @@ class Request:
 
     Attributes:
         given: the settings that were given.
-        model: a bundled name or a folder.
+        model: a bundled name, a folder or a hub id.
         prompts: a file with one prompt per line.
         replay: a sample to repeat.
         out: a file; with `prompts`, a folder.
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--prompts", metavar="FILE", type=Path, default=None, help="one prompt per line")
     text = "repeat this video or picture; settings that are given too replace its own"
     what.add_argument("--replay", metavar="FILE", type=Path, default=None, help=text)
-    text = "a bundled name or a folder; `hyvideo plugins` lists the names (kind model). --replay finds it by itself"
+    text = "a bundled name (`hyvideo plugins`, kind model), a folder or hf://org/name. --replay finds it by itself"
     what.add_argument("--model", metavar="MODEL", default=None, help=text)
 
     picture = parser.add_argument_group("settings: the video")

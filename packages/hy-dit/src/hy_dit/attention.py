@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hy_dit.frugal import owns_its_memory
+
 AttentionFunction: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 """(q_BNLK, k_BNLK, v_BNLK, mask_BL) -> x_BNLK; the mask is True at keys that may be attended, None means all."""
 
@@ -67,7 +69,8 @@ class RMSNorm(nn.Module):
         """Norm over K."""
         x = x_BLNK.float()
         normed_BLNK = (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)).type_as(x_BLNK)
-        return normed_BLNK * self.weight.type_as(x_BLNK)
+        weight_K = self.weight.type_as(x_BLNK)
+        return normed_BLNK.mul_(weight_K) if owns_its_memory() else normed_BLNK * weight_K
 
 
 def split_heads(qkv_BLD: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,47 +1,22 @@
 """The transformer's blocks: dual-stream, single-stream, and the final layer (section 4.2).
 
-Shapes: B batch, C channels, T H W latent frames/height/width, L video tokens, S text tokens, J = L + S both, video
-first, D width, N heads, K head channels, P = K / 2 channel pairs.
+A block knows no conditions: it takes streams of tokens, and something that lets them attend to each other.
+
+Shapes: B batch, C channels, T H W latent frames/height/width, L tokens of a stream, D width, N heads, K head channels.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hy_dit.attention import AttentionFunction, RMSNorm, attend, split_heads
+from hy_dit.attention import RMSNorm, split_heads
+from hy_dit.frugal import gelu, keep_inputs, owns_its_memory
+from hy_dit.joint import Heads, JointAttention, Stream
+from hy_dit.modulation import Modulation, Sublayer, modulate, sublayers
 from hy_dit.rope import rotate
-
-LAYER_NORM_EPS = 1e-6
-
-
-class Triple(NamedTuple):
-    """What one sub-layer takes from the condition vector."""
-
-    shift_B1D: Tensor
-    scale_B1D: Tensor
-    gate_B1D: Tensor
-
-
-class Modulation(nn.Module):
-    """The condition vector to the shift, scale and gate of each of a stream's `sublayers`."""
-
-    def __init__(self, width: int, sublayers: int) -> None:
-        super().__init__()
-        self.sublayers = sublayers
-        self.linear = nn.Linear(width, 3 * sublayers * width)
-
-    def forward(self, vector_BD: Tensor) -> list[Triple]:
-        """Return one triple per sub-layer, in order."""
-        chunks = self.linear(F.silu(vector_BD)).unsqueeze(1).chunk(3 * self.sublayers, dim=-1)
-        return [Triple(*chunks[3 * i : 3 * i + 3]) for i in range(self.sublayers)]
-
-
-def modulate(x_BLD: Tensor, shift_B1D: Tensor, scale_B1D: Tensor) -> Tensor:
-    """Norm without weights, then x * (1 + scale) + shift."""
-    normed_BLD = F.layer_norm(x_BLD, x_BLD.shape[-1:], eps=LAYER_NORM_EPS)
-    return torch.addcmul(shift_B1D, normed_BLD, 1 + scale_B1D)
 
 
 class MLP(nn.Module):
@@ -54,7 +29,21 @@ class MLP(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """Keep the shape."""
-        return self.fc2(F.gelu(self.fc1(x_BLD), approximate="tanh"))
+        return keep_inputs(self._shrink, self.fc1(x_BLD))
+
+    def _shrink(self, hidden_BLD: Tensor) -> Tensor:
+        return self.fc2(gelu(hidden_BLD))
+
+
+class Weights(NamedTuple):
+    """The layers that a dual-stream block has for one kind of tokens."""
+
+    mod: Modulation
+    attn_qkv: nn.Linear
+    attn_q_norm: RMSNorm
+    attn_k_norm: RMSNorm
+    attn_proj: nn.Linear
+    mlp: MLP
 
 
 class DoubleBlock(nn.Module):
@@ -76,51 +65,41 @@ class DoubleBlock(nn.Module):
         self.txt_attn_proj = nn.Linear(width, width)
         self.txt_mlp = MLP(width, mlp_width)
 
-    def forward(
-        self,
-        video_BLD: Tensor,
-        text_BSD: Tensor,
-        vector_BD: Tensor,
-        rotation_LP: Tensor,
-        mask_BJ: Tensor | None,
-        attention: AttentionFunction,
-    ) -> tuple[Tensor, Tensor]:
-        """Update both streams.
+    def forward(self, streams: Sequence[Stream], vector_BD: Tensor, attention: JointAttention) -> list[Stream]:
+        """Update every stream.
 
         Args:
-            video_BLD: video tokens.
-            text_BSD: text tokens.
+            streams: video tokens, text tokens, and what conditions add.
             vector_BD: time, pooled text and guidance, summed.
-            rotation_LP: the video tokens' rotations; text is not turned.
-            mask_BJ: True at tokens that may be attended, video first; None: all may.
-            attention: the function to attend with.
+            attention: lets the streams attend to each other.
 
         Returns:
-            video_BLD and text_BSD.
+            The streams, in their order.
         """
-        video_attn, video_mlp = self.img_mod(vector_BD)
-        text_attn, text_mlp = self.txt_mod(vector_BD)
+        steered = [self._steer(stream, vector_BD) for stream in streams]
+        heard = attention(self._heads(stream, attn) for stream, (attn, _) in zip(streams, steered, strict=True))
+        parts = zip(streams, steered, heard, strict=True)
+        return [self._update(stream, attn, mlp, heard_BLD) for stream, (attn, mlp), heard_BLD in parts]
 
-        video_qkv_BLD = self.img_attn_qkv(modulate(video_BLD, video_attn.shift_B1D, video_attn.scale_B1D))
-        video_q, video_k, video_v = split_heads(video_qkv_BLD, self.heads)
-        text_qkv_BSD = self.txt_attn_qkv(modulate(text_BSD, text_attn.shift_B1D, text_attn.scale_B1D))
-        text_q, text_k, text_v = split_heads(text_qkv_BSD, self.heads)
-        video_q = rotate(self.img_attn_q_norm(video_q), rotation_LP)
-        video_k = rotate(self.img_attn_k_norm(video_k), rotation_LP)
+    def _weights(self, stream: Stream) -> Weights:
+        if stream.is_text:
+            q_norm, k_norm = self.txt_attn_q_norm, self.txt_attn_k_norm
+            return Weights(self.txt_mod, self.txt_attn_qkv, q_norm, k_norm, self.txt_attn_proj, self.txt_mlp)
+        q_norm, k_norm = self.img_attn_q_norm, self.img_attn_k_norm
+        return Weights(self.img_mod, self.img_attn_qkv, q_norm, k_norm, self.img_attn_proj, self.img_mlp)
 
-        q_BJNK = torch.cat([video_q, self.txt_attn_q_norm(text_q)], dim=1)
-        k_BJNK = torch.cat([video_k, self.txt_attn_k_norm(text_k)], dim=1)
-        v_BJNK = torch.cat([video_v, text_v], dim=1)
-        attended_BJD = attend(q_BJNK, k_BJNK, v_BJNK, mask_BJ, attention)
-        video_out_BLD, text_out_BSD = attended_BJD.split([video_BLD.shape[1], text_BSD.shape[1]], dim=1)
+    def _steer(self, stream: Stream, vector_BD: Tensor) -> list[Sublayer]:
+        return sublayers(self._weights(stream).mod, vector_BD, stream.known)
 
-        video_BLD = torch.addcmul(video_BLD, video_attn.gate_B1D, self.img_attn_proj(video_out_BLD))
-        text_BSD = torch.addcmul(text_BSD, text_attn.gate_B1D, self.txt_attn_proj(text_out_BSD))
-        video_hidden_BLD = modulate(video_BLD, video_mlp.shift_B1D, video_mlp.scale_B1D)
-        text_hidden_BSD = modulate(text_BSD, text_mlp.shift_B1D, text_mlp.scale_B1D)
-        video_BLD = torch.addcmul(video_BLD, video_mlp.gate_B1D, self.img_mlp(video_hidden_BLD))
-        text_BSD = torch.addcmul(text_BSD, text_mlp.gate_B1D, self.txt_mlp(text_hidden_BSD))
-        return video_BLD, text_BSD
+    def _heads(self, stream: Stream, attn: Sublayer) -> Heads:
+        weights = self._weights(stream)
+        qkv_BLD = keep_inputs(lambda x_BLD: weights.attn_qkv(attn.modulate(x_BLD)), stream.x_BLD)
+        return _heads(qkv_BLD, self.heads, weights.attn_q_norm, weights.attn_k_norm, stream.rotation)
+
+    def _update(self, stream: Stream, attn: Sublayer, mlp: Sublayer, heard_BLD: Tensor) -> Stream:
+        weights = self._weights(stream)
+        x_BLD = attn.add(stream.x_BLD, weights.attn_proj(heard_BLD))
+        return replace(stream, x_BLD=mlp.add(x_BLD, weights.mlp(mlp.modulate(x_BLD))))
 
 
 class SingleBlock(nn.Module):
@@ -136,35 +115,54 @@ class SingleBlock(nn.Module):
         self.k_norm = RMSNorm(width // heads)
         self.linear2 = nn.Linear(width + mlp_width, width)
 
-    def forward(
-        self,
-        joint_BJD: Tensor,
-        vector_BD: Tensor,
-        rotation_JP: Tensor,
-        mask_BJ: Tensor | None,
-        attention: AttentionFunction,
-    ) -> Tensor:
-        """Update the joint sequence.
+    def forward(self, streams: Sequence[Stream], vector_BD: Tensor, attention: JointAttention) -> list[Stream]:
+        """Update every stream.
 
         Args:
-            joint_BJD: video tokens, then text tokens.
+            streams: the joint sequence, video tokens, then text tokens; and what conditions add.
             vector_BD: time, pooled text and guidance, summed.
-            rotation_JP: rotations of all tokens, 1 for text.
-            mask_BJ: True at tokens that may be attended; None: all may.
-            attention: the function to attend with.
+            attention: lets the streams attend to each other.
 
         Returns:
-            joint_BJD.
+            The streams, in their order.
         """
-        (triple,) = self.modulation(vector_BD)
-        wide_BJD = self.linear1(modulate(joint_BJD, triple.shift_B1D, triple.scale_B1D))
-        qkv_BJD, hidden_BJD = wide_BJD.split(self.widths, dim=-1)
-        q_BJNK, k_BJNK, v_BJNK = split_heads(qkv_BJD, self.heads)
-        q_BJNK = rotate(self.q_norm(q_BJNK), rotation_JP)
-        k_BJNK = rotate(self.k_norm(k_BJNK), rotation_JP)
-        attended_BJD = attend(q_BJNK, k_BJNK, v_BJNK, mask_BJ, attention)
-        both_BJD = torch.cat([attended_BJD, F.gelu(hidden_BJD, approximate="tanh")], dim=-1)
-        return torch.addcmul(joint_BJD, triple.gate_B1D, self.linear2(both_BJD))
+        steered = [sublayers(self.modulation, vector_BD, stream.known)[0] for stream in streams]
+        wide = [self._enter(stream, layer) for stream, layer in zip(streams, steered, strict=True)]
+        heard = attention(self._heads(stream, wide_BLD) for stream, wide_BLD in zip(streams, wide, strict=True))
+        parts = zip(streams, steered, wide, heard, strict=True)
+        return [self._leave(stream, layer, wide_BLD, heard_BLD) for stream, layer, wide_BLD, heard_BLD in parts]
+
+    def _enter(self, stream: Stream, layer: Sublayer) -> Tensor:
+        """Return what goes into attention, 3 * D channels, and into the MLP, one after the other."""
+        return keep_inputs(lambda x_BLD: self.linear1(layer.modulate(x_BLD)), stream.x_BLD)
+
+    def _heads(self, stream: Stream, wide_BLD: Tensor) -> Heads:
+        qkv_BLD = wide_BLD[..., : self.widths[0]]
+        return _heads(qkv_BLD, self.heads, self.q_norm, self.k_norm, stream.rotation)
+
+    def _leave(self, stream: Stream, layer: Sublayer, wide_BLD: Tensor, heard_BLD: Tensor) -> Stream:
+        if owns_its_memory():
+            # The values have been attended to: what was heard takes their place beside the MLP's hidden channels.
+            both_BLD = wide_BLD[..., self.widths[0] - heard_BLD.shape[-1] :]
+            both_BLD[..., : heard_BLD.shape[-1]] = heard_BLD
+            gelu(both_BLD[..., heard_BLD.shape[-1] :])
+            y_BLD = self.linear2(both_BLD)
+        else:
+            y_BLD = keep_inputs(self._project, heard_BLD, wide_BLD[..., self.widths[0] :])
+        return replace(stream, x_BLD=layer.add(stream.x_BLD, y_BLD))
+
+    def _project(self, heard_BLD: Tensor, hidden_BLD: Tensor) -> Tensor:
+        return self.linear2(torch.cat([heard_BLD, gelu(hidden_BLD)], dim=-1))
+
+
+def _heads(qkv_BLD: Tensor, heads: int, q_norm: RMSNorm, k_norm: RMSNorm, rotation: Tensor | None) -> Heads:
+    """Cut the joint projection into heads, norm queries and keys, and turn them if the stream is turned."""
+    q_BLNK, k_BLNK, v_BLNK = split_heads(qkv_BLD, heads)
+    return Heads(keep_inputs(_turned, q_BLNK, q_norm, rotation), keep_inputs(_turned, k_BLNK, k_norm, rotation), v_BLNK)
+
+
+def _turned(x_BLNK: Tensor, norm: RMSNorm, rotation: Tensor | None) -> Tensor:
+    return norm(x_BLNK) if rotation is None else rotate(norm(x_BLNK), rotation)
 
 
 class FinalLayer(nn.Module):

@@ -54,10 +54,10 @@ class PooledEmbed(nn.Module):
 class PatchEmbed(nn.Module):
     """Cut a latent into patches of `patch` frames, rows and columns, and project each to `width` channels."""
 
-    def __init__(self, in_channels: int, width: int, patch: tuple[int, int, int]) -> None:
+    def __init__(self, in_channels: int, width: int, patch: tuple[int, int, int], bias: bool = True) -> None:
         super().__init__()
         self.patch = patch
-        self.proj = nn.Conv3d(in_channels, width, kernel_size=patch, stride=patch)
+        self.proj = nn.Conv3d(in_channels, width, kernel_size=patch, stride=patch, bias=bias)
 
     def forward(self, latent_BCTHW: Tensor) -> Tensor:
         """Return video_BLD; columns vary fastest, then rows, then frames."""

@@ -9,3 +9,7 @@ class DiTConfigError(HyError, ValueError):
 
 class DiTInputError(HyError, ValueError):
     """A tensor given to a `DiT` has the wrong shape, or one is missing or superfluous."""
+
+
+class ConditionError(HyError, ValueError):
+    """A condition does not fit the backbone, or does not do what it planned; the message names it."""

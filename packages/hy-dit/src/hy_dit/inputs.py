@@ -3,6 +3,8 @@
 Shapes: B batch, C channels, T H W latent frames/height/width, S text tokens, D the text encoder's width.
 """
 
+from dataclasses import dataclass
+
 import torch
 from hy_plugins.types import TextTokens
 from torch import Tensor
@@ -73,21 +75,33 @@ def _check_pooled(config: DiTConfig, text: TextTokens, batch: int) -> None:
         raise DiTInputError(f"text.pooled_BD must have shape [{batch}, {config.pooled_width}], found {found}")
 
 
-def without_padding(text: TextTokens) -> tuple[Tensor, Tensor | None]:
+@dataclass(frozen=True, slots=True, eq=False)
+class TrimmedText(TextTokens):
+    """Text without the columns that are padding in every row, and zeros at the padding that is left.
+
+    `padded` says on the host whether any is left: only then is a mask needed.
+    """
+
+    padded: bool = False
+
+
+def trim_text(text: TextTokens) -> TrimmedText:
     """Cut off the columns that are padding in every row, and clear the padding that is left.
 
-    The lengths are read on the host: one synchronisation per call.
+    The lengths are read on the host, one synchronisation. A `DiT` does this at every call; whoever calls it many times
+    with one text, or compiles it, does it once, outside.
 
     Args:
-        text: checked by `check_inputs`.
+        text: mask_BS bool, [B, S].
 
     Returns:
-        tokens_BSD, zero at padding, and mask_BS, or None where no padding is left and no mask is needed. One column
-        stays even if every text is empty.
+        At least one column, even if every text is empty.
 
     Raises:
         DiTInputError: a row has padding before a real token.
     """
+    if isinstance(text, TrimmedText):
+        return text
     mask_BS = text.mask_BS
     lengths = mask_BS.sum(dim=1)
     gaps = (mask_BS[:, 1:] & ~mask_BS[:, :-1]).sum()
@@ -95,7 +109,13 @@ def without_padding(text: TextTokens) -> tuple[Tensor, Tensor | None]:
     if gap_count:
         raise DiTInputError("text.mask_BS has padding before a real token; pad on the right")
     columns = max(longest, 1)
-    tokens_BSD, mask_BS = text.tokens_BSD[:, :columns], mask_BS[:, :columns]
+    trimmed = TextTokens(text.tokens_BSD[:, :columns], mask_BS[:, :columns], text.pooled_BD)
     if shortest == columns:
-        return tokens_BSD, None
-    return tokens_BSD.masked_fill(~mask_BS.unsqueeze(-1), 0.0), mask_BS
+        return TrimmedText(trimmed.tokens_BSD, trimmed.mask_BS, trimmed.pooled_BD, padded=False)
+    return masked_text(trimmed)
+
+
+def masked_text(text: TextTokens) -> TrimmedText:
+    """Clear what padding holds without asking how much of it there is: nothing is read on the host."""
+    tokens_BSD = text.tokens_BSD.masked_fill(~text.mask_BS.unsqueeze(-1), 0.0)
+    return TrimmedText(tokens_BSD, text.mask_BS, text.pooled_BD, padded=True)

@@ -6,7 +6,7 @@ Shapes: B batch, C channels, T H W latent frames/height/width, L video tokens, S
 first, D width, P head channel pairs.
 """
 
-import math
+from collections.abc import Mapping
 
 import torch
 from hy_plugins.types import HostSpec, TextTokens
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from hy_dit.attention import AttentionFunction, attention
 from hy_dit.blocks import DoubleBlock, FinalLayer, SingleBlock
+from hy_dit.conditions import Conditions, Prepared, Step, known_tokens
 from hy_dit.config import DiTConfig
 from hy_dit.embed import PatchEmbed, PooledEmbed, ScalarEmbed, sinusoid
-from hy_dit.inputs import check_inputs, without_padding
+from hy_dit.inputs import TrimmedText, check_inputs, masked_text, trim_text
+from hy_dit.joint import JointAttention, Member, Stream
 from hy_dit.refiner import TokenRefiner
 from hy_dit.rope import extend, rotary_table
 
@@ -32,14 +34,19 @@ class DiT(nn.Module):
 
     Args:
         config: the sizes; see `DiTConfig.preset`.
+        conditions: what else steers the video, by name; the order counts where they add to the same place.
 
     Attributes:
         config: the sizes it was built with.
         attention: the function that video and text attend with in every block; set another one to replace it. The
             refiner, which sees text alone, keeps its own.
+        conditions: those that are installed; see `Conditions.install`, `prepare`, `null` and `drop`.
+
+    Raises:
+        ConditionError: a condition does not fit this backbone.
     """
 
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, config: DiTConfig, conditions: Mapping[str, nn.Module] | None = None) -> None:
         super().__init__()
         self.config = config
         self.attention: AttentionFunction = attention
@@ -57,6 +64,9 @@ class DiT(nn.Module):
         )
         self.final_layer = FinalLayer(width, config.out_channels, config.patch)
         self._initialise()
+        self.conditions = Conditions(self.host_spec)
+        for name, condition in (conditions or {}).items():
+            self.conditions.install(name, condition)
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -84,7 +94,12 @@ class DiT(nn.Module):
         )
 
     def forward(
-        self, latent_BCTHW: Tensor, timestep_B: Tensor, text: TextTokens, guidance_B: Tensor | None = None
+        self,
+        latent_BCTHW: Tensor,
+        timestep_B: Tensor,
+        text: TextTokens,
+        guidance_B: Tensor | None = None,
+        conditions: Mapping[str, Prepared] | None = None,
     ) -> Tensor:
         """Predict the velocity, noise minus data.
 
@@ -98,31 +113,70 @@ class DiT(nn.Module):
             text: the encoder's states with their mask, and the pooled vector.
             guidance_B: guidance scale x 1000, for guidance-distilled models only. (The released pipeline casts the
                 scale to bfloat16 first, which makes 6.0 x 1000 into 6016.)
+            conditions: what `conditions.prepare` made of the batch, by name; installed conditions that are not named
+                do nothing.
 
         Returns:
             velocity_BCTHW with `out_channels` channels, in the latent's dtype.
 
         Raises:
             DiTInputError: an input does not fit; the message names it and says what would.
+            ConditionError: a condition is unknown, or gives something else than it planned; the message names it.
         """
         check_inputs(self.config, latent_BCTHW, timestep_B, text, guidance_B)
+        text = self._trimmed(text)
         dtype = self.img_in.proj.weight.dtype
-        text_BSD, mask_BS = without_padding(text)
+        x_BCTHW = latent_BCTHW.to(dtype)
+        step = self.conditions.step(conditions, x_BCTHW, timestep_B)
         time_wave = sinusoid(timestep_B)
-        vector_BD = self._vector(time_wave, text, guidance_B, dtype)
-        text_BSD = self.txt_in(text_BSD.to(dtype), mask_BS, time_wave)
-        video_BLD = self.img_in(latent_BCTHW.to(dtype))
+        vector_BD = step.vector(self._vector(time_wave, text, guidance_B, dtype))
+        text_BSD = self.txt_in(text.tokens_BSD.to(dtype), text.mask_BS if text.padded else None, time_wave)
+        video_BLD = step.tokens(self.img_in(step.latent(x_BCTHW)))
 
-        grid = self._grid(latent_BCTHW)
-        rotation_LP = rotary_table(grid, self.config.rope_axes, self.config.rope_theta, latent_BCTHW.device)
-        mask_BJ = None if mask_BS is None else _joint_mask(mask_BS, video_BLD.shape[1])
-        for block in self.double_blocks:
-            video_BLD, text_BSD = block(video_BLD, text_BSD, vector_BD, rotation_LP, mask_BJ, self.attention)
-        joint_BJD = torch.cat([video_BLD, text_BSD], dim=1)
-        rotation_JP = extend(rotation_LP, text_BSD.shape[1])
-        for block in self.single_blocks:
-            joint_BJD = block(joint_BJD, vector_BD, rotation_JP, mask_BJ, self.attention)
-        return self.final_layer(joint_BJD[:, : math.prod(grid)], vector_BD, grid).type_as(latent_BCTHW)
+        known_BD = None
+        if step.known_mask_BL is not None:  # what is known has time 0, and no guidance
+            known_BD = step.vector(self._vector(sinusoid(torch.zeros_like(timestep_B)), text, None, dtype))
+        video_BLD = self._blocks(step, video_BLD, text_BSD, text, vector_BD, known_BD)
+        return self.final_layer(video_BLD, vector_BD, step.grid).type_as(latent_BCTHW)
+
+    def _blocks(
+        self,
+        step: Step,
+        video_BLD: Tensor,
+        text_BSD: Tensor,
+        text: TrimmedText,
+        vector_BD: Tensor,
+        known_BD: Tensor | None,
+    ) -> Tensor:
+        """Pass the tokens through all blocks: video_BLD."""
+        config, tokens = self.config, video_BLD.shape[1]
+        rotation_LP = rotary_table(step.grid, config.rope_axes, config.rope_theta, video_BLD.device)
+        mask_BS = text.mask_BS if text.padded else None
+        video, words = Stream(video_BLD, rotation_LP, known_tokens(step, known_BD)), Stream(text_BSD, is_text=True)
+        streams = [video, words, *step.streams(config.rope_axes, config.rope_theta)]
+        for index, block in enumerate(self.double_blocks):
+            members = [Member(), Member(mask_BS), *step.members(index)]
+            streams = block(streams, vector_BD, JointAttention(self.attention, members))
+            streams[0] = step.after_block(index, streams[0])
+
+        video, words, *extra = streams
+        joint_BJD = torch.cat([video.x_BLD, words.x_BLD], dim=1)
+        words_count = text_BSD.shape[1]
+        rotation_JP = extend(rotation_LP, words_count)
+        mask_BJ = None if mask_BS is None else _joint_mask(mask_BS, tokens)
+        streams = [Stream(joint_BJD, rotation_JP, known_tokens(step, known_BD, words_count)), *extra]
+        for index, block in enumerate(self.single_blocks, start=config.double_blocks):
+            members = [Member(mask_BJ), *step.members(index)]
+            streams = block(streams, vector_BD, JointAttention(self.attention, members))
+            streams[0] = step.after_block(index, streams[0])
+        return streams[0].x_BLD[:, :tokens]
+
+    @staticmethod
+    def _trimmed(text: TextTokens) -> TrimmedText:
+        """Without padding; while compiling, when lengths cannot be read, masked."""
+        if torch.compiler.is_compiling() and not isinstance(text, TrimmedText):
+            return masked_text(text)
+        return trim_text(text)
 
     def _vector(self, time_wave: Tensor, text: TextTokens, guidance_B: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Sum what modulates every block: time, pooled text and, if the model takes it, guidance; [B, D]."""
@@ -131,11 +185,6 @@ class DiT(nn.Module):
         if self.guidance_in is not None and guidance_B is not None:
             vector_BD = vector_BD + self.guidance_in(sinusoid(guidance_B), dtype)
         return vector_BD
-
-    def _grid(self, latent_BCTHW: Tensor) -> tuple[int, int, int]:
-        """Tokens along time, height and width."""
-        (frames, height, width), (pt, ph, pw) = latent_BCTHW.shape[2:], self.config.patch
-        return frames // pt, height // ph, width // pw
 
 
 def _joint_mask(mask_BS: Tensor, video_tokens: int) -> Tensor:

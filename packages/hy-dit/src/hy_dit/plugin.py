@@ -24,9 +24,15 @@ def hy_components() -> Iterable[Component]:
             summary="the scaling-law transformer, text by cross-attention, 92 M to 6.6 B; build it from a T2XConfig.",
         ),
         Component(
+            kind="parallel_plan",
+            name="hunyuan-video-dit",
+            target="hy_dit.parallel:DiTParallelPlan",
+            summary="the transformer's blocks, for offloading, recomputing and sharding",
+        ),
+        Component(
             kind="model_format",
             name="hunyuan-video-dit",
             target="hy_dit.format:model_format",
-            summary="the transformer's checkpoints, for `hyvideo convert`",
+            summary="the transformer's checkpoints, for `hyvideo convert` and `hyvideo verify`",
         ),
     ]

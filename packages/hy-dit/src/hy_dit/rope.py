@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-@lru_cache(maxsize=8)
 def rotary_table(grid: tuple[int, int, int], axes: tuple[int, int, int], theta: float, device: torch.device) -> Tensor:
     """Rotations of all tokens of a latent, in the order of the patches: columns fastest, then rows, then frames.
 
@@ -28,16 +27,41 @@ def rotary_table(grid: tuple[int, int, int], axes: tuple[int, int, int], theta: 
     Returns:
         rotation_LP, complex64.
     """
+    if torch.compiler.is_compiling():  # whose graph cannot hold what Python remembers
+        return rotations(_positions(grid, device), axes, theta)
+    return _remembered(grid, axes, theta, device)
+
+
+@lru_cache(maxsize=8)
+def _remembered(grid: tuple[int, int, int], axes: tuple[int, int, int], theta: float, device: torch.device) -> Tensor:
     # Sampling runs in inference mode; a table born there could not be used for training afterwards.
     with torch.inference_mode(False):
-        ranges = [torch.arange(size, dtype=torch.float32, device=device) for size in grid]
-        positions_L3 = torch.stack(torch.meshgrid(*ranges, indexing="ij"), dim=-1).flatten(0, 2)
-        angles = []
-        for axis, channels in enumerate(axes):
-            exponents = torch.arange(0, channels, 2, dtype=torch.float32, device=device) / channels
-            angles.append(torch.outer(positions_L3[:, axis], 1.0 / theta**exponents))
-        angle_LP = torch.cat(angles, dim=-1)
-        return torch.polar(torch.ones_like(angle_LP), angle_LP)
+        return rotations(_positions(grid, device), axes, theta)
+
+
+def rotations(positions_3: Tensor, axes: tuple[int, int, int], theta: float) -> Tensor:
+    """Rotations of tokens that stand anywhere.
+
+    Args:
+        positions_3: frame, row and column of each token, [..., 3], whole numbers or not.
+        axes: head channels turned by each axis.
+        theta: base of the wavelengths.
+
+    Returns:
+        Complex64, [..., P].
+    """
+    angles = []
+    for axis, channels in enumerate(axes):
+        exponents = torch.arange(0, channels, 2, dtype=torch.float32, device=positions_3.device) / channels
+        angles.append(positions_3[..., axis, None].float() * (1.0 / theta**exponents))
+    angle = torch.cat(angles, dim=-1)
+    return torch.polar(torch.ones_like(angle), angle)
+
+
+def _positions(grid: tuple[int, int, int], device: torch.device) -> Tensor:
+    """Where the tokens of a latent stand, [L, 3]."""
+    ranges = [torch.arange(size, dtype=torch.float32, device=device) for size in grid]
+    return torch.stack(torch.meshgrid(*ranges, indexing="ij"), dim=-1).flatten(0, 2)
 
 
 def extend(rotation_LP: Tensor, tokens: int) -> Tensor:
@@ -45,8 +69,13 @@ def extend(rotation_LP: Tensor, tokens: int) -> Tensor:
     return F.pad(rotation_LP, (0, 0, 0, tokens), value=1.0)
 
 
-def rotate(x_BLNK: Tensor, rotation_LP: Tensor) -> Tensor:
-    """Turn queries or keys by their token's rotation, in float32; the dtype is kept."""
-    pairs_BLNP = torch.view_as_complex(x_BLNK.float().unflatten(-1, (-1, 2)))
-    turned_BLNP = pairs_BLNP * rotation_LP.unsqueeze(-2)
-    return torch.view_as_real(turned_BLNP).flatten(-2).type_as(x_BLNK)
+def rotate(x_BLNK: Tensor, rotation: Tensor) -> Tensor:
+    """Turn queries or keys by their token's `rotation`, [L, P] or [B, L, P], in float32; the dtype is kept."""
+    pairs = x_BLNK.float().unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():  # which makes no code for complex numbers
+        turn = torch.view_as_real(rotation).unsqueeze(-3)
+        x, y, cos, sin = pairs[..., 0], pairs[..., 1], turn[..., 0], turn[..., 1]
+        turned = torch.stack([x * cos - y * sin, x * sin + y * cos], dim=-1)
+    else:
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * rotation.unsqueeze(-2))
+    return turned.flatten(-2).type_as(x_BLNK)

@@ -1,6 +1,6 @@
 import torch
 from hy_dit.attention import attention
-from hy_dit.blocks import Triple
+from hy_dit.modulation import Triple
 from hy_dit.rope import rotary_table, rotate
 from hy_dit.t2x.block import T2XBlock
 

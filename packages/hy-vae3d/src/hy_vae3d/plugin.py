@@ -16,5 +16,11 @@ def hy_components() -> Iterable[Component]:
             name="causal-3d",
             target="hy_vae3d:load_vae",
             summary="HunyuanVideo's causal 3D VAE, from a checkpoint folder",
-        )
+        ),
+        Component(
+            kind="model_format",
+            name="causal-3d",
+            target="hy_vae3d.format:model_format",
+            summary="the VAE's checkpoints, for `hyvideo convert` and `hyvideo verify`",
+        ),
     ]

@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hy_weights.allocation import unallocated
-    from hy_weights.errors import CheckpointError
+    from hy_weights.errors import CheckpointError, LoRAError
+    from hy_weights.hub import located
+    from hy_weights.lora.adapters import (
+        insert_lora,
+        inserted_lora,
+        inserted_loras,
+        lora_parameters,
+        new_lora,
+        remove_lora,
+        set_lora_strength,
+    )
+    from hy_weights.lora.factors import LoRA
+    from hy_weights.lora.merging import merge_loras
+    from hy_weights.lora.names import LayerNames
+    from hy_weights.lora.reading import read_lora
+    from hy_weights.lora.writing import write_lora
     from hy_weights.manifest import FileState, file_states, read_manifest, verify, write_manifest
     from hy_weights.publish import require_replaceable, staged
     from hy_weights.reading import read_config, read_config_as
@@ -19,17 +34,31 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckpointError",
     "FileState",
+    "LayerNames",
+    "LoRA",
+    "LoRAError",
     "StoredTensors",
     "file_states",
+    "insert_lora",
+    "inserted_lora",
+    "inserted_loras",
     "load_strict",
+    "located",
+    "lora_parameters",
+    "merge_loras",
+    "new_lora",
     "read_config",
     "read_config_as",
+    "read_lora",
     "read_manifest",
     "read_tensors",
+    "remove_lora",
     "require_replaceable",
+    "set_lora_strength",
     "staged",
     "unallocated",
     "verify",
+    "write_lora",
     "write_manifest",
     "write_model",
 ]
@@ -37,17 +66,31 @@ __all__ = [
 _HOME = {
     "CheckpointError": "hy_weights.errors",
     "FileState": "hy_weights.manifest",
+    "LayerNames": "hy_weights.lora.names",
+    "LoRA": "hy_weights.lora.factors",
+    "LoRAError": "hy_weights.errors",
     "StoredTensors": "hy_weights.stored",
     "file_states": "hy_weights.manifest",
+    "insert_lora": "hy_weights.lora.adapters",
+    "inserted_lora": "hy_weights.lora.adapters",
+    "inserted_loras": "hy_weights.lora.adapters",
     "load_strict": "hy_weights.strict",
+    "located": "hy_weights.hub",
+    "lora_parameters": "hy_weights.lora.adapters",
+    "merge_loras": "hy_weights.lora.merging",
+    "new_lora": "hy_weights.lora.adapters",
     "read_config": "hy_weights.reading",
     "read_config_as": "hy_weights.reading",
+    "read_lora": "hy_weights.lora.reading",
     "read_manifest": "hy_weights.manifest",
     "read_tensors": "hy_weights.stored",
+    "remove_lora": "hy_weights.lora.adapters",
     "require_replaceable": "hy_weights.publish",
+    "set_lora_strength": "hy_weights.lora.adapters",
     "staged": "hy_weights.publish",
     "unallocated": "hy_weights.allocation",
     "verify": "hy_weights.manifest",
+    "write_lora": "hy_weights.lora.writing",
     "write_manifest": "hy_weights.manifest",
     "write_model": "hy_weights.writing",
 }

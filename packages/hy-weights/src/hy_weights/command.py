@@ -1,51 +1,119 @@
-"""`hyvideo verify`: is this folder whole, and what is in it?"""
+"""`hyvideo verify`: is this checkpoint whole, and what is it?"""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hy_weights.errors import CheckpointError
 from hy_weights.manifest import MANIFEST_FILE, file_states, read_manifest, require_whole
+from hy_weights.progress import tell
+from hy_weights.reading import CONFIG_FILE, read_config
+
+if TYPE_CHECKING:
+    from hy_weights.stored import StoredTensors
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print each file of a published folder with its state, and what the folder is; fail if it isn't whole.
+    """Say what a checkpoint is, and fail if it isn't whole.
+
+    A published folder is compared with its manifest. Every checkpoint, be it a file or beneath a folder, is read: what
+    it holds is printed, and must be finite and, if an installed package knows the model, exactly the model's.
 
     Raises:
-        CheckpointError: there is no manifest, a file is missing or changed, or weights can't be read.
+        CheckpointError: A file is missing, changed or damaged, a number isn't finite, or keys don't fit the model.
     """
     parser = argparse.ArgumentParser(
-        prog="hyvideo verify", description=f"Check a model folder against its {MANIFEST_FILE} and say what it is."
+        prog="hyvideo verify", description="Say what a checkpoint is, and whether it is whole."
     )
-    parser.add_argument("folder", type=Path, help="a folder that has a manifest.json")
-    folder: Path = parser.parse_args(argv).folder
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder; verify takes a model folder, with its {MANIFEST_FILE}")
-    states = file_states(folder)
-    _print_table([("file", "bytes", "state"), *((file.path, f"{file.size:,}", file.state) for file in states)])
-    require_whole(folder, states)
-    manifest = read_manifest(folder)
-    weights = [file.path for file in states if file.path.endswith(".safetensors") and file.state == "ok"]
-    print()
-    _print_table(
-        [
-            *(("weights", name, _describe(folder / name)) for name in weights),
-            *(("config", str(key), str(value)) for key, value in (manifest.get("config") or {}).items()),
-            *(("provenance", str(key), str(value)) for key, value in manifest["provenance"].items()),
-            *(("written with", str(key), str(value)) for key, value in manifest["packages"].items()),
-        ]
-    )
-    print(f"\n{folder} is whole.")
+    kinds = "a folder, a .safetensors or .pt file, an index of several, or hf://org/name[@revision][/folder or file]"
+    parser.add_argument("place", help=kinds)
+
+    from hy_weights.hub import located
+
+    path = located(parser.parse_args(argv).place)
+    published = (path / MANIFEST_FILE).is_file()
+    if published:
+        _compare(path)
+    found = [path] if path.is_file() else _checkpoints(path)
+    if not found and not published:
+        raise CheckpointError(f"{path}: holds no checkpoint")
+    for checkpoint in found:
+        _describe(checkpoint, path)
+    if published:
+        _print_provenance(path, with_config=path not in found)
+    print(f"{path} is {'whole' if published else f'sound; it has no {MANIFEST_FILE} to compare it with'}.")
     return 0
 
 
-def _describe(file: Path) -> str:
-    from hy_weights.stored import read_tensors  # not before it is needed: torch takes seconds
+def _compare(folder: Path) -> None:
+    states = file_states(folder, tell)
+    _print_table([("file", "bytes", "state"), *((file.path, f"{file.size:,}", file.state) for file in states)])
+    print()
+    require_whole(folder, states)
 
-    tensors = read_tensors(file)
-    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
-    numbers = sum(tensor.numel() for tensor in tensors.values())
-    return f"{len(tensors)} tensors, {numbers:,} numbers, {', '.join(dtypes)}"
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The folders at and beneath `folder` that hold a checkpoint, and the files of those that hold several."""
+    from hy_weights.stored import SUFFIXES, checkpoint_file
+
+    weights = sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+    found: list[Path] = []
+    for holder in sorted({file.parent for file in weights}):
+        try:
+            checkpoint_file([file.name for file in holder.iterdir() if file.is_file()], holder)
+            found.append(holder)
+        except CheckpointError:
+            found += [file for file in weights if file.parent == holder]
+    return found
+
+
+def _describe(checkpoint: Path, within: Path) -> None:
+    """Print what a checkpoint is; then read all of it, and compare it with the model it is."""
+    from hy_weights.known import recognise  # not before it is needed: torch takes seconds
+    from hy_weights.stored import StoredTensors
+
+    stored = StoredTensors(checkpoint)
+    found = recognise(checkpoint)
+    name = str(checkpoint.relative_to(within)) if checkpoint != within else checkpoint.name
+    if found is not None:
+        model, config = f"{found[0].name}, {found[1].layout}", found[1].config
+    else:
+        model = "none that an installed package knows"
+        config = read_config(checkpoint) if (checkpoint / CONFIG_FILE).is_file() else {}
+    rows = [("weights", name, _contents(stored)), ("model", name, model)]
+    _print_table(rows + [("config", str(key), str(value)) for key, value in config.items()])
+    print()
+    if found is not None:
+        found[0].check(found[1], checkpoint)
+    _read(stored)
+
+
+def _contents(stored: "StoredTensors") -> str:
+    tensors = [stored[key] for key in stored]
+    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors})
+    numbers = sum(tensor.numel() for tensor in tensors)
+    return f"{len(tensors)} tensors, {numbers:,} numbers, {', '.join(dtypes) or 'empty'}"
+
+
+def _read(stored: "StoredTensors") -> None:
+    from hy_weights.finite import require_finite
+
+    done, total = 0, sum(stored[key].nbytes for key in stored)
+    for key in stored:
+        tensor = stored[key]
+        require_finite({key: tensor}, source=stored.path)
+        done += tensor.nbytes
+        tell(done, total)
+
+
+def _print_provenance(folder: Path, *, with_config: bool) -> None:
+    manifest = read_manifest(folder)
+    told = {"provenance": manifest["provenance"], "written with": manifest["packages"]}
+    if with_config:
+        told = {"config": manifest.get("config") or {}, **told}
+    _print_table([(what, str(key), str(value)) for what, values in told.items() for key, value in values.items()])
+    print()
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:

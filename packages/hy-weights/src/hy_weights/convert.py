@@ -1,8 +1,8 @@
 """`hyvideo convert`: a checkpoint in one form, wherever it came from, to another."""
 
 import argparse
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,22 +31,16 @@ def main(argv: Sequence[str]) -> int:
     asked = _parser().parse_args(argv)
     if asked.to == "single" and asked.output.suffix != ".safetensors":
         raise CheckpointError(f"{asked.output}: a single file's name ends in .safetensors")
-    if asked.to == "single" and asked.output.exists():
-        raise CheckpointError(f"{asked.output}: already there; choose another name or remove it")
-
+    _require_free(asked.output, asked.to)
     import torch
 
-    from hy_weights.publish import require_replaceable
-
-    if asked.to != "single":
-        require_replaceable(asked.output)
     known, model = _open(asked.input)
     if asked.to == "diffusers":
         model = known.to_diffusers(model)
-    name = known.name
     dtype = getattr(torch, DTYPES[asked.dtype]) if asked.dtype else None
-    _write(model, asked.output, asked.to, dtype, provenance={"converted from": str(asked.input), "model": name})
-    print(f"{asked.input} -> {asked.output}: {name}, {len(model.tensors)} tensors, {asked.to}")
+    provenance = {"converted from": asked.input, "model": known.name}
+    _write(model, asked.input, asked.output, asked.to, dtype, provenance)
+    print(f"{asked.input} -> {asked.output}: {known.name}, {len(model.tensors)} tensors, {asked.to}")
     return 0
 
 
@@ -57,55 +51,70 @@ def _parser() -> argparse.ArgumentParser:
         epilog="\n".join(f"  {name:10} {what}" for name, what in FORMS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("input", type=Path, help="a released .pt, .safetensors, an index of several, or a folder")
+    kinds = "a released .pt, .safetensors, an index of several, a folder, or hf://org/name[@revision][/folder or file]"
+    parser.add_argument("input", help=kinds)
     parser.add_argument("output", type=Path, help="where the result goes; nothing of yours is overwritten")
     parser.add_argument("--to", required=True, choices=FORMS, help="see below")
     parser.add_argument("--dtype", choices=DTYPES, help="number format of the weights (default: as they are)")
     return parser
 
 
-def _open(path: Path) -> "tuple[ModelFormat, OpenModel]":
-    from hy_plugins import Plugins  # not a dependency: whoever runs this command has it
+def _require_free(output: Path, form: str) -> None:
+    empty = form != "single" and output.is_dir() and not any(output.iterdir())
+    if output.exists() and not empty:
+        raise CheckpointError(f"{output}: already there, and never overwritten; choose another name or remove it")
 
-    plugins = Plugins()
-    formats = [plugins.load("model_format", name)() for name in plugins.names("model_format")]
-    for known in formats:
-        model = known.open(path)
-        if model is not None:
-            return known, model
-    names = ", ".join(known.name for known in formats) or "none: install hy-dit or hy-vae3d"
-    raise CheckpointError(f"{path}: is no model that an installed package knows (known: {names})")
+
+def _open(place: str) -> "tuple[ModelFormat, OpenModel]":
+    from hy_weights.hub import located
+    from hy_weights.known import known_formats, recognise
+
+    path = located(place)
+    found = recognise(path)
+    if found is None:
+        names = ", ".join(known.name for known in known_formats()) or "none: install hy-dit or hy-vae3d"
+        raise CheckpointError(f"{path}: is no model that an installed package knows (known: {names})")
+    known, model = found
+    known.check(model, path)
+    return known, model
 
 
 def _write(
-    model: "OpenModel", output: Path, form: str, dtype: "torch.dtype | None", provenance: dict[str, str]
+    model: "OpenModel", source: str, output: Path, form: str, dtype: "torch.dtype | None", provenance: dict[str, str]
 ) -> None:
     import json
 
     from hy_weights.manifest import write_manifest
+    from hy_weights.progress import tell
     from hy_weights.publish import staged
     from hy_weights.reading import CONFIG_FILE
-    from hy_weights.stored import FOLDER_FILES
+    from hy_weights.stored import CONFIG_KEY, FOLDER_FILES
     from hy_weights.stream import write_stream
 
-    if form == "single":
-        partial = output.with_name(f".{output.name}.partial")
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            write_stream(partial, model.tensors, dtype, _tell)
-            partial.replace(output)
-        finally:
-            partial.unlink(missing_ok=True)
-        return
-    with staged(output) as inside:
-        ours, diffusers = FOLDER_FILES
-        write_stream(inside / (ours if form == "ours" else diffusers), model.tensors, dtype, _tell)
-        text = json.dumps(dict(model.config), indent=2, ensure_ascii=False)
-        (inside / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-        write_manifest(inside, provenance)
+    config = json.dumps(dict(model.config), indent=2, ensure_ascii=False)
+    try:
+        if form == "single":
+            with _partial(output) as partial:
+                own = {CONFIG_KEY: json.dumps(dict(model.config))}
+                write_stream(partial, model.tensors, dtype, tell, own, source)
+            return
+        with staged(output) as inside:
+            ours, diffusers = FOLDER_FILES
+            file = inside / (ours if form == "ours" else diffusers)
+            write_stream(file, model.tensors, dtype, tell, source=source)
+            (inside / CONFIG_FILE).write_text(config + "\n", encoding="utf-8")
+            write_manifest(inside, provenance)
+    except OSError as error:
+        raise CheckpointError(f"{output}: can't be written ({error})") from error
 
 
-def _tell(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        print(f"\r{done / 1e9:.2f} of {total / 1e9:.2f} GB", end=end, file=sys.stderr, flush=True)
+@contextmanager
+def _partial(file: Path) -> Iterator[Path]:
+    """A place beside the file's, to write to; it becomes the file if all goes well, and goes away if not."""
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)

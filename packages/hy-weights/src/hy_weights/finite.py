@@ -15,11 +15,12 @@ def require_finite(tensors: Mapping[str, torch.Tensor], source: str | os.PathLik
         CheckpointError: names `source` and the first tensor that isn't finite.
     """
     for key, tensor in tensors.items():
-        if not _is_finite(tensor):
+        if not is_finite(tensor):
             raise CheckpointError(f"{source}: tensor {key!r} holds NaN or infinity; the weights are unusable")
 
 
-def _is_finite(tensor: torch.Tensor) -> bool:
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether a tensor, of any shape and dtype, holds neither NaN nor infinity."""
     if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()):
         return True
     if tensor.is_complex():

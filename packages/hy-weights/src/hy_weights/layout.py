@@ -5,15 +5,14 @@ views that rename, join and cut a tensor when it is asked for: nothing is held i
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
 import torch
 from torch import Tensor
 
-from hy_weights.errors import CheckpointError
-
-_LISTED = 5
+from hy_weights.errors import CheckpointError, listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +49,27 @@ class Layout:
         object.__setattr__(self, "_by_ours", {rule.ours: rule for rule in self.rules})
         object.__setattr__(self, "_by_theirs", {name: rule for rule in self.rules for name in rule.theirs})
 
-    def recognises(self, keys: Collection[str]) -> bool:
-        """Whether the keys are stored in this layout: there are some, and each has a rule."""
-        return bool(keys) and all(_pattern(key)[0] in self._by_theirs for key in keys)
-
     def to_ours(self, tensors: Mapping[str, Tensor]) -> "View":
-        """Return the tensors under our names.
+        """Return the tensors under our names; a key without a rule keeps its own, and will be unexpected.
 
         Raises:
-            CheckpointError: A key has no rule, or a part of a joint tensor is missing.
+            CheckpointError: Parts of joint tensors are missing.
         """
         entries: dict[str, Entry] = {}
+        lacking: set[str] = set()
         for key in tensors:
             pattern, numbers, kind = _pattern(key)
             rule = self._by_theirs.get(pattern)
             if rule is None:
-                raise CheckpointError(f"key {key!r} is not known to the layout of {self.name}")
+                entries[key] = Entry((key,))
+                continue
             parts = tuple(_key(name, numbers, kind) for name in rule.theirs)
-            if lacking := [part for part in parts if part not in tensors]:
-                raise CheckpointError(f"key {lacking[0]!r} is missing beside {key!r} in the layout of {self.name}")
+            lacking.update(part for part in parts if part not in tensors)
             entries[_key(rule.ours, numbers, kind)] = Entry(parts, _join(rule))
+        if lacking:
+            raise CheckpointError(
+                f"in the layout of {self.name}, parts of joint tensors are missing: {listing(sorted(lacking))}"
+            )
         return View(tensors, entries)
 
     def from_ours(self, tensors: Mapping[str, Tensor], width: int) -> "View":
@@ -85,7 +85,7 @@ class Layout:
         entries: dict[str, Entry] = {}
         unknown = [key for key in tensors if _pattern(key)[0] not in self._by_ours]
         if unknown:
-            raise CheckpointError(f"keys not known to the layout of {self.name}: {', '.join(unknown[:_LISTED])}")
+            raise CheckpointError(f"keys not known to the layout of {self.name}: {listing(unknown)}")
         for key in tensors:
             pattern, numbers, kind = _pattern(key)
             rule = self._by_ours[pattern]
@@ -96,10 +96,10 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A tensor of a view: which tensors it is made from, and how."""
+    """A tensor of a view: which tensors it is made from, and how; one tensor is taken as it is."""
 
     sources: tuple[str, ...]
-    make: Callable[..., Tensor]
+    make: Callable[..., Tensor] = lambda tensor: tensor
 
 
 class View(Mapping[str, Tensor]):
@@ -130,6 +130,50 @@ def outline(tensors: Mapping[str, Tensor], key: str) -> Tensor:
     return tensors.outline(key) if isinstance(tensors, View) else torch.empty_like(tensors[key], device="meta")
 
 
+def prefix_before(keys: Iterable[str], marks: Collection[str]) -> str | None:
+    """Return what a checkpoint's keys begin with besides a model's own names, such as "module." or "".
+
+    Args:
+        keys: The checkpoint's.
+        marks: Keys of the model, of which every checkpoint of it has one.
+
+    Returns:
+        What stands before a mark; None if no key is one or ends in one.
+    """
+    for key in keys:
+        for mark in marks:
+            if key == mark or key.endswith(f".{mark}"):
+                return key.removesuffix(mark)
+    return None
+
+
+def renamed(
+    tensors: Mapping[str, Tensor],
+    substitutions: Iterable[tuple[str, str]],
+    make: Callable[[str], Callable[..., Tensor]] | None = None,
+) -> View:
+    """Return tensors under other names.
+
+    Args:
+        tensors: By stored name.
+        substitutions: Regular expressions and what replaces their matches in a key, one after the other.
+        make: From a new name to what is done with its tensor; None leaves all as they are.
+
+    Raises:
+        CheckpointError: Two keys get the same name.
+    """
+    rules = [(re.compile(pattern), by) for pattern, by in substitutions]
+    entries: dict[str, Entry] = {}
+    for key in tensors:
+        name = key
+        for pattern, by in rules:
+            name = pattern.sub(by, name)
+        if name in entries:
+            raise CheckpointError(f"keys {entries[name].sources[0]!r} and {key!r} are both {name!r}; one is too many")
+        entries[name] = Entry((key,), make(name)) if make else Entry((key,))
+    return View(tensors, entries)
+
+
 def _pattern(key: str) -> tuple[str, tuple[str, ...], str]:
     """Part "blocks.7.norm.weight" into "blocks.{}.norm", ("7",) and "weight"; only numbers of blocks become braces."""
     name, _, kind = key.rpartition(".")
@@ -143,7 +187,7 @@ def _key(name: str, numbers: Iterable[str], kind: str) -> str:
 
 def _join(rule: Rule) -> Callable[..., Tensor]:
     def make(*parts: Tensor) -> Tensor:
-        joint = parts[0] if len(parts) == 1 else torch.cat(parts)
+        joint = parts[0] if len(parts) == 1 else _stack(parts)
         return _swap(joint) if rule.swapped else joint
 
     return make
@@ -162,4 +206,12 @@ def _cut(rule: Rule, place: int, width: int) -> Callable[..., Tensor]:
 
 def _swap(tensor: Tensor) -> Tensor:
     first, second = tensor.chunk(2)
-    return torch.cat([second, first])
+    return _stack((second, first))
+
+
+def _stack(parts: Sequence[Tensor]) -> Tensor:
+    """Rows after rows. On `meta`, torch.cat would import PyTorch's symbolic maths first, which takes seconds."""
+    if not parts[0].is_meta:
+        return torch.cat(list(parts))
+    dtype = reduce(torch.promote_types, (part.dtype for part in parts))
+    return parts[0].new_empty((sum(len(part) for part in parts), *parts[0].shape[1:]), dtype=dtype)

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,6 +16,7 @@ from hy_weights.errors import CheckpointError
 from hy_weights.reading import CONFIG_FILE, read_json
 
 MANIFEST_FILE = "manifest.json"
+_CHUNK = 2**24
 _FORMAT = "hyvideo-manifest/1"
 _PACKAGES = ("torch", "safetensors", "lightning")  # beside our own, named hy-* and hyvideo*
 
@@ -66,15 +67,23 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return manifest
 
 
-def file_states(folder: str | os.PathLike[str]) -> list[FileState]:
+def file_states(
+    folder: str | os.PathLike[str], progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[FileState]:
     """Compare each file of a folder with its manifest, by size and SHA-256.
+
+    Args:
+        folder: a published folder.
+        progress: called now and then with the bytes that were read and all there are.
 
     Raises:
         CheckpointError: there is no readable manifest.
     """
     folder = Path(folder)
     listed = read_manifest(folder)["files"]
-    states = [_file_state(folder, name, entry) for name, entry in sorted(listed.items())]
+    entries = {name: _entry(folder, name, entry) for name, entry in sorted(listed.items())}
+    meter = _Meter(sum(size for _, size in entries.values()), progress)
+    states = [_file_state(folder, name, *entry, meter) for name, entry in entries.items()]
     extra = (name for name in _files(folder) if name not in listed)
     return states + [FileState(name, (folder / name).stat().st_size, "not listed") for name in extra]
 
@@ -112,15 +121,31 @@ def is_published(folder: Path) -> bool:
     return True
 
 
-def _file_state(folder: Path, name: str, entry: Any) -> FileState:
+def _entry(folder: Path, name: str, entry: Any) -> tuple[str, int]:
+    """A listed file's hash and size."""
     inside = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
     if not inside or not isinstance(entry, dict) or not isinstance(entry.get("size"), int):
         raise CheckpointError(f"{folder / MANIFEST_FILE}: the entry for {name!r} is damaged")
-    file, size = folder / name, entry["size"]
+    return str(entry.get("sha256")), entry["size"]
+
+
+def _file_state(folder: Path, name: str, sha256: str, size: int, meter: "_Meter") -> FileState:
+    file = folder / name
     if not file.is_file():
         return FileState(name, size, "missing")
-    same = file.stat().st_size == size and _sha256(file) == entry.get("sha256")
+    same = file.stat().st_size == size and _sha256(file, meter) == sha256
     return FileState(name, size, "ok" if same else "changed")
+
+
+class _Meter:
+    """Counts what is read."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], None]) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+
+    def advance(self, size: int) -> None:
+        self._done += size
+        self._progress(self._done, self._total)
 
 
 def _files(folder: Path) -> list[str]:
@@ -128,9 +153,14 @@ def _files(folder: Path) -> list[str]:
     return sorted(name for name in files if name != MANIFEST_FILE)
 
 
-def _sha256(file: Path) -> str:
+def _sha256(file: Path, meter: _Meter | None = None) -> str:
+    digest = hashlib.sha256()
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+            if meter is not None:
+                meter.advance(len(chunk))
+    return digest.hexdigest()
 
 
 def _package_versions() -> dict[str, str]:

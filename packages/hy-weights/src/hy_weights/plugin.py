@@ -24,6 +24,6 @@ def hy_components() -> Iterable[Component]:
             kind="command",
             name="verify",
             target="hy_weights.command:main",
-            summary="check a model folder against its manifest and say what it is",
+            summary="say what a checkpoint is, and whether it is whole",
         ),
     ]

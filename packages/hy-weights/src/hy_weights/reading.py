@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,13 +31,26 @@ def read_json(file: Path) -> dict[str, Any]:
         CheckpointError: the file is missing, isn't JSON, or isn't a JSON object.
     """
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"{file}: can't be read ({error.strerror}); a model folder holds this file") from error
-    except ValueError as error:
+    except UnicodeDecodeError as error:
         raise CheckpointError(f"{file}: not valid JSON ({error})") from error
+    return parse_object(text, file)
+
+
+def parse_object(text: str, source: object) -> dict[str, Any]:
+    """Parse one JSON object.
+
+    Raises:
+        CheckpointError: the text isn't JSON, or isn't a JSON object; names `source`.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{source}: not valid JSON ({error})") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{file}: expected a JSON object, found {type(value).__name__}")
+        raise CheckpointError(f"{source}: expected a JSON object, found {type(value).__name__}")
     return value
 
 
@@ -52,8 +66,20 @@ def read_config_as(folder: str | os.PathLike[str], config_type: type[ConfigT]) -
     Raises:
         CheckpointError: a key is missing, unknown, or its value is refused by the dataclass; names file and key.
     """
-    file = Path(folder) / CONFIG_FILE
-    values = read_config(folder)
+    return config_as(read_config(folder), config_type, Path(folder) / CONFIG_FILE)
+
+
+def config_as(values: Mapping[str, Any], config_type: type[ConfigT], source: object) -> ConfigT:
+    """Turn the content of a `config.json` into the dataclass it was made from, as `read_config_as` does.
+
+    Args:
+        values: The content.
+        config_type: A dataclass.
+        source: Where it came from; it opens the error message.
+
+    Raises:
+        CheckpointError: As `read_config_as`.
+    """
     fields = {field.name: field for field in dataclasses.fields(config_type)}  # type: ignore[arg-type]
     unset = dataclasses.MISSING
     required = {name for name, field in fields.items() if field.default is unset and field.default_factory is unset}
@@ -61,12 +87,12 @@ def read_config_as(folder: str | os.PathLike[str], config_type: type[ConfigT]) -
     if missing or unknown:
         wrong = [f"missing key {key!r}" for key in missing] + [f"unknown key {key!r}" for key in unknown]
         raise CheckpointError(
-            f"{file}: {', '.join(wrong)}; {config_type.__name__} has the keys {', '.join(sorted(fields))}"
+            f"{source}: {', '.join(wrong)}; {config_type.__name__} has the keys {', '.join(sorted(fields))}"
         )
     try:
         return config_type(**{name: _tuples(value) for name, value in values.items()})
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{file}: not a valid {config_type.__name__} ({error})") from error
+        raise CheckpointError(f"{source}: not a valid {config_type.__name__} ({error})") from error
 
 
 def _tuples(value: Any) -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hy_weights.errors import CheckpointError
-from hy_weights.finite import require_finite
+from hy_weights.finite import is_finite, require_finite
 from hy_weights.layout import outline
 
 _NAMES = {
@@ -35,6 +35,8 @@ def write_stream(
     tensors: Mapping[str, Tensor],
     dtype: torch.dtype | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    metadata: Mapping[str, str] | None = None,
+    source: object = None,
 ) -> None:
     """Write a `.safetensors` file; one tensor is in memory at a time where the mapping makes them when asked.
 
@@ -43,22 +45,32 @@ def write_stream(
         tensors: By stored name.
         dtype: Number format of floating-point tensors; None keeps theirs.
         progress: Called after each tensor with the bytes written and all there are.
+        metadata: What the file says of itself.
+        source: Where the tensors came from; it opens the error messages, `file` does without it.
 
     Raises:
-        CheckpointError: A tensor's number format has no name in safetensors, or a tensor holds NaN or infinity.
+        CheckpointError: A tensor's number format has no name in safetensors, or a tensor holds NaN or infinity, or
+            numbers too large for `dtype`.
     """
+    source = file if source is None else source
     if sys.byteorder != "little":
         raise CheckpointError(f"{file}: safetensors files are little-endian; this machine is not")
     outlines = {key: _converted(outline(tensors, key), dtype) for key in tensors}
     # The largest items first, so that every tensor lies at a multiple of its item size.
     order = sorted(outlines, key=lambda key: (-outlines[key].element_size(), key))
-    header, end = _header(file, outlines, order)
+    header, end = _header(source, outlines, order, metadata or {})
     with file.open("wb") as stream:
         stream.write(len(header).to_bytes(8, "little") + header)
         done = 0
         for key in order:
-            tensor = _converted(tensors[key], dtype).contiguous()
-            require_finite({key: tensor}, source=file)
+            stored = tensors[key]
+            require_finite({key: stored}, source=str(source))
+            tensor = _converted(stored, dtype).contiguous()
+            if not is_finite(tensor):
+                raise CheckpointError(f"{source}: tensor {key!r} has numbers beyond the range of {tensor.dtype}")
+            assert (tensor.dtype, tensor.shape) == (outlines[key].dtype, outlines[key].shape), (
+                "the header says otherwise"
+            )
             stream.write(tensor.view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
             done += tensor.nbytes
             progress(done, end)
@@ -66,14 +78,16 @@ def write_stream(
         os.fsync(stream.fileno())
 
 
-def _header(file: Path, outlines: Mapping[str, Tensor], order: list[str]) -> tuple[bytes, int]:
+def _header(
+    source: object, outlines: Mapping[str, Tensor], order: list[str], metadata: Mapping[str, str]
+) -> tuple[bytes, int]:
     """The file's table of contents, padded with spaces, and the number of bytes after it."""
-    table: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    table: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
     end = 0
     for key in order:
         tensor = outlines[key]
         if tensor.dtype not in _NAMES:
-            raise CheckpointError(f"{file}: tensor {key!r} is of {tensor.dtype}, which safetensors files can't hold")
+            raise CheckpointError(f"{source}: tensor {key!r} is of {tensor.dtype}, which safetensors files can't hold")
         begin, end = end, end + tensor.nbytes
         table[key] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(table, separators=(",", ":")).encode()

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 
 import torch
 
-from hy_weights.errors import CheckpointError
-
-_LISTED = 20
+from hy_weights.errors import CheckpointError, listing
+from hy_weights.layout import outline
 
 
 def load_strict(
@@ -25,34 +24,47 @@ def load_strict(
 
     Raises:
         CheckpointError: lists the keys that are missing, unexpected, of another shape, or integers where
-            floating-point numbers belong (or the reverse).
+            floating-point numbers belong (or the reverse), or 8-bit floats.
     """
     state = module.state_dict()
-    shared = state.keys() & tensors.keys()
-    problems = {
-        "missing": sorted(state.keys() - tensors.keys()),
-        "unexpected": sorted(tensors.keys() - state.keys()),
-        "of the wrong shape": [
-            f"{key} (expected {_shape(state[key])}, found {_shape(tensors[key])})"
-            for key in sorted(shared)
-            if state[key].shape != tensors[key].shape
-        ],
-        "of the wrong dtype": [
-            f"{key} (expected {state[key].dtype}, found {tensors[key].dtype})"
-            for key in sorted(shared)
-            if state[key].is_floating_point() != tensors[key].is_floating_point()
-        ],
-    }
-    found = [f"{len(keys)} {what}: {_listing(keys)}" for what, keys in problems.items() if keys]
-    if found:
-        raise CheckpointError(f"{source} does not fit {type(module).__name__}; keys " + "; ".join(found))
+    require_fit(state, tensors, f"{source} does not fit {type(module).__name__}")
     module.load_state_dict(tensors, strict=True, assign=any(value.is_meta for value in state.values()))
 
 
-def _shape(tensor: torch.Tensor) -> list[int]:
-    return list(tensor.shape)
+def require_fit(expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], failure: str) -> None:
+    """Compare tensors with those that a model has, by name, shape and kind of number; nothing is read.
+
+    Args:
+        expected: The model's, on any device.
+        tensors: A checkpoint's.
+        failure: Opens the error message.
+
+    Raises:
+        CheckpointError: as `load_strict`.
+    """
+    shared = sorted(expected.keys() & tensors.keys())
+    outlines = {key: outline(tensors, key) for key in shared}
+    problems = {
+        "missing": sorted(expected.keys() - tensors.keys()),
+        "unexpected": sorted(tensors.keys() - expected.keys()),
+        "of the wrong shape": [
+            f"{key} (expected {list(expected[key].shape)}, found {list(outlines[key].shape)})"
+            for key in shared
+            if expected[key].shape != outlines[key].shape
+        ],
+        "of the wrong dtype": [
+            f"{key} (expected {expected[key].dtype}, found {outlines[key].dtype})"
+            for key in shared
+            if not _same_kind(expected[key], outlines[key])
+        ],
+    }
+    found = [f"{len(keys)} {what}: {listing(keys)}" for what, keys in problems.items() if keys]
+    if found:
+        raise CheckpointError(f"{failure}; keys " + "; ".join(found))
 
 
-def _listing(keys: list[str]) -> str:
-    more = len(keys) - _LISTED
-    return ", ".join(keys[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+def _same_kind(expected: torch.Tensor, found: torch.Tensor) -> bool:
+    """Whether a model can take one for the other: 8-bit floats mean nothing without the scales they were made with."""
+    if found.is_floating_point() and found.element_size() == 1:
+        return expected.dtype == found.dtype
+    return expected.is_floating_point() == found.is_floating_point()

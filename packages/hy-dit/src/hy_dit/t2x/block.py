@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hy_dit.attention import AttentionFunction, RMSNorm, attend, attention, split_heads
-from hy_dit.blocks import LAYER_NORM_EPS, MLP, Triple, modulate
+from hy_dit.blocks import MLP
+from hy_dit.modulation import LAYER_NORM_EPS, Triple, modulate
 from hy_dit.rope import rotate
 
 

@@ -12,10 +12,11 @@ from hy_weights import load_strict, read_config_as, read_tensors, unallocated
 from torch import Tensor, nn
 
 from hy_dit.attention import AttentionFunction, attention
-from hy_dit.blocks import FinalLayer, Modulation
+from hy_dit.blocks import FinalLayer
 from hy_dit.embed import PatchEmbed, ScalarEmbed, sinusoid
 from hy_dit.errors import DiTInputError
 from hy_dit.inputs import check_latent, check_numbers, check_text
+from hy_dit.modulation import Modulation
 from hy_dit.rope import rotary_table
 from hy_dit.t2x.block import T2XBlock
 from hy_dit.t2x.config import T2XConfig
