@@ -6,11 +6,13 @@ output and one number per query.
 Shapes: B batch, C channels, T H W frames, height, width, S text tokens, D text width.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from unittest.mock import patch
 
 import torch
@@ -19,12 +21,15 @@ from hy_dit.inputs import TrimmedText
 from hy_plugins import TextTokens
 from hy_vae3d import VAE3D, VAE3DConfig
 from hy_weights import insert_lora, new_lora, unallocated
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from hyvideo_plan.setup import Precision
 from hyvideo_plan.tracker import Moment, Tracker
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +76,13 @@ def count_weights(config: DiTConfig | T2XConfig) -> Weights:
     with unallocated():
         dit = _build(config)
     per_block = [_numel(block.parameters()) for block in blocks_of(dit)]
-    linears = [
-        part.weight.numel() for block in blocks_of(dit) for part in block.modules() if isinstance(part, nn.Linear)
-    ]
+    matrices = [weight.numel() for block in blocks_of(dit) for weight in block.parameters() if weight.ndim == 2]
     return Weights(
         total=_numel(dit.parameters()),
         largest_block=max(per_block, default=0),
         blocks=sum(per_block),
-        block_linears=sum(linears),
-        largest_linear=max(linears, default=0),
+        block_linears=sum(matrices),
+        largest_linear=max(matrices, default=0),
     )
 
 

@@ -5,15 +5,20 @@ free. Not counted is what a kernel takes and gives back inside itself, what a li
 allocator's unused rest.
 """
 
+from __future__ import annotations
+
 import weakref
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Moment = tuple[int, int]
 """Bytes of gradients and bytes of everything else but what was there before, at one time."""
