@@ -4,7 +4,7 @@ import sys
 
 import hy_dit
 import pytest
-from hy_dit import DiT, DiTConfig, plugin
+from hy_dit import T2X, DiT, DiTConfig, plugin
 from hy_plugins import Plugins
 from hy_weights import unallocated
 
@@ -12,7 +12,8 @@ from hy_weights import unallocated
 def test_the_transformer_is_offered_as_a_backbone():
     plugins = Plugins(discover=False)
     plugins.register(plugin, name="dit")
-    assert plugins.names("backbone") == ["hunyuan-video-dit"]
+    assert plugins.names("backbone") == ["dit-t2x", "hunyuan-video-dit"]
+    assert plugins.load("backbone", "dit-t2x") is T2X
     assert plugins.load("backbone", "hunyuan-video-dit") is DiT
 
 

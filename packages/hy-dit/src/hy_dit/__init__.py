@@ -15,17 +15,22 @@ if TYPE_CHECKING:
     from hy_dit.model import DiT
     from hy_dit.parallel import DiTParallelPlan
     from hy_dit.quantize import quantize_
+    from hy_dit.t2x.config import T2XConfig
+    from hy_dit.t2x.model import T2X, load_t2x
 
 __all__ = [
     "LORA_TARGETS",
+    "T2X",
     "ConditionError",
     "DiT",
     "DiTConfig",
     "DiTConfigError",
     "DiTInputError",
     "DiTParallelPlan",
+    "T2XConfig",
     "load_dit",
     "load_lora",
+    "load_t2x",
     "quantize_",
     "save_lora",
     "trim_text",
@@ -38,7 +43,10 @@ _HOME = {
     "DiTConfigError": "hy_dit.errors",
     "DiTInputError": "hy_dit.errors",
     "DiTParallelPlan": "hy_dit.parallel",
+    "T2X": "hy_dit.t2x.model",
+    "T2XConfig": "hy_dit.t2x.config",
     "load_dit": "hy_dit.load",
+    "load_t2x": "hy_dit.t2x.model",
     "quantize_": "hy_dit.quantize",
     "trim_text": "hy_dit.inputs",
     "LORA_TARGETS": "hy_dit.lora",

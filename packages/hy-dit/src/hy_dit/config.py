@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from hy_dit.errors import DiTConfigError
+from hy_dit.t2x.config import T2X_SIZES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +89,11 @@ class DiTConfig:
                 or "hunyuan-video-cfgdistill" (13 B, guidance-distilled: the released weights).
 
         Raises:
-            DiTConfigError: no such preset; lists those there are.
+            DiTConfigError: no such preset; lists those there are. The scaling-law family is another network with a
+                configuration of its own, `T2XConfig`.
         """
+        if name in T2X_SIZES:
+            raise DiTConfigError(f"{name!r} is a size of DiT-T2X, another network: T2XConfig.preset({name!r}), for T2X")
         if name not in _PRESETS:
             raise DiTConfigError(f"no preset {name!r}; there are {', '.join(_PRESETS)}")
         return _PRESETS[name]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hy_dit.config import DiTConfig
 from hy_dit.errors import DiTInputError
+from hy_dit.t2x.config import T2XConfig
 
 
 def check_inputs(
@@ -21,19 +22,21 @@ def check_inputs(
     Raises:
         DiTInputError: names the input, what it is, and what it should be.
     """
-    _check_latent(config, latent_BCTHW)
+    check_latent(config, latent_BCTHW)
     batch = latent_BCTHW.shape[0]
-    _check_numbers("timestep_B", timestep_B, batch)
-    _check_text(config, text, batch)
+    check_numbers("timestep_B", timestep_B, batch)
+    check_text(config, text, batch)
+    _check_pooled(config, text, batch)
     if config.guidance_embed and guidance_B is None:
         raise DiTInputError("guidance_B is missing; this model is guidance-distilled, give the scale x 1000 per sample")
     if not config.guidance_embed and guidance_B is not None:
         raise DiTInputError("guidance_B was given, but this model has no guidance embedding; leave it out")
     if guidance_B is not None:
-        _check_numbers("guidance_B", guidance_B, batch)
+        check_numbers("guidance_B", guidance_B, batch)
 
 
-def _check_latent(config: DiTConfig, latent_BCTHW: Tensor) -> None:
+def check_latent(config: DiTConfig | T2XConfig, latent_BCTHW: Tensor) -> None:
+    """Refuse a latent whose shape the model cannot take: DiTInputError."""
     shape = tuple(latent_BCTHW.shape)
     if len(shape) != 5:
         raise DiTInputError(f"the latent must be [B, C, T, H, W], found shape {list(shape)}")
@@ -44,12 +47,14 @@ def _check_latent(config: DiTConfig, latent_BCTHW: Tensor) -> None:
             raise DiTInputError(f"the latent's {axis} is {size}; it must be a multiple of the patch's {step}")
 
 
-def _check_numbers(name: str, value_B: Tensor, batch: int) -> None:
+def check_numbers(name: str, value_B: Tensor, batch: int) -> None:
+    """Refuse anything but one number per sample: DiTInputError."""
     if tuple(value_B.shape) != (batch,):
         raise DiTInputError(f"{name} must hold one number per sample, shape [{batch}], found {list(value_B.shape)}")
 
 
-def _check_text(config: DiTConfig, text: TextTokens, batch: int) -> None:
+def check_text(config: DiTConfig | T2XConfig, text: TextTokens, batch: int) -> None:
+    """Refuse token states or a mask that the model cannot read: DiTInputError."""
     shape = tuple(text.tokens_BSD.shape)
     if len(shape) != 3 or shape[0] != batch or shape[1] == 0:
         raise DiTInputError(f"text.tokens_BSD must be [{batch}, S >= 1, D], found shape {list(shape)}")
@@ -58,6 +63,9 @@ def _check_text(config: DiTConfig, text: TextTokens, batch: int) -> None:
     if tuple(text.mask_BS.shape) != shape[:2] or text.mask_BS.dtype != torch.bool:
         found = f"{text.mask_BS.dtype} of shape {list(text.mask_BS.shape)}"
         raise DiTInputError(f"text.mask_BS must be bool of shape {list(shape[:2])}, found {found}")
+
+
+def _check_pooled(config: DiTConfig, text: TextTokens, batch: int) -> None:
     if text.pooled_BD is None:
         raise DiTInputError(
             f"text.pooled_BD is missing; this model needs one vector of {config.pooled_width} per prompt"

@@ -18,6 +18,12 @@ def hy_components() -> Iterable[Component]:
             summary="HunyuanVideo's dual-to-single-stream transformer; build it from a DiTConfig.",
         ),
         Component(
+            kind="backbone",
+            name="dit-t2x",
+            target="hy_dit.t2x.model:T2X",
+            summary="the scaling-law transformer, text by cross-attention, 92 M to 6.6 B; build it from a T2XConfig.",
+        ),
+        Component(
             kind="parallel_plan",
             name="hunyuan-video-dit",
             target="hy_dit.parallel:DiTParallelPlan",

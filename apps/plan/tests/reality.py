@@ -1,0 +1,67 @@
+"""Run a model for real, and print the most resident memory that it took, weights included, in bytes.
+
+Usage: reality.py KIND SIZES, with KIND sample, train, recompute, lora or mixed, and SIZES in JSON.
+"""
+
+import json
+import sys
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import torch
+from hy_dit import LORA_TARGETS, DiT, DiTConfig
+from hy_plugins import TextTokens
+from hy_weights import insert_lora, new_lora
+from torch.utils.checkpoint import checkpoint
+
+
+def resident(field: str) -> int:
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)]
+    return int(line.split()[1]) * 1024
+
+
+def libraries() -> None:
+    """Load what PyTorch loads late: an optimizer brings its compiler, some 150 MB of code."""
+    layer = torch.nn.Linear(64, 64)
+    checkpoint(layer, torch.randn(64, 64), use_reentrant=False).sum().backward()
+    torch.optim.AdamW(layer.parameters(), fused=True).step()
+
+
+def main(kind: str, sizes: dict) -> None:
+    torch.manual_seed(0)
+    libraries()
+    before = resident("VmRSS")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in sizes["config"].items()}
+    dit = DiT(DiTConfig(**values))
+    blocks = [*dit.double_blocks, *dit.single_blocks]
+    if kind == "lora":
+        dit.requires_grad_(False)
+        insert_lora(dit, new_lora(dit, LORA_TARGETS, rank=sizes["rank"]))
+    if kind == "recompute":
+        for block in blocks:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    batch, *grid = sizes["latent"]
+    tokens = sizes["text"]
+    text = TextTokens(
+        torch.randn(batch, tokens, 1024), torch.ones(batch, tokens, dtype=torch.bool), torch.randn(batch, 768)
+    )
+    inputs = torch.randn(batch, 16, *grid), torch.rand(batch), text
+    if kind == "sample":
+        with torch.no_grad():
+            dit(*inputs)
+    else:
+        trained = [parameter for parameter in dit.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, fused=True)
+        for _ in range(2):  # in the second, the moments are there
+            with torch.autocast("cpu", torch.bfloat16) if kind == "mixed" else nullcontext():
+                loss = dit(*inputs).square().mean()
+            loss.backward()
+            del loss
+            optimizer.step()
+            optimizer.zero_grad()
+    print(resident("VmHWM") - before)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]))
