@@ -69,6 +69,13 @@ def test_a_distilled_backbone_is_told_the_scale():
     assert guidance.tolist() == [6000, 6000]
 
 
+@pytest.mark.parametrize(("dtype", "expected"), [(torch.float32, 6000.0), (torch.bfloat16, 6016.0)])
+def test_the_scale_is_multiplied_in_the_dtype_asked_for(dtype, expected):
+    backbone = Recorder()
+    embedded_guidance(backbone, prompts(1, 3), 6.0, dtype=dtype)(X, SIGMA)
+    assert backbone.calls[0][3].tolist() == [expected, expected]
+
+
 def test_what_does_not_fit_is_said():
     with pytest.raises(FlowError, match="3 null prompts for 2 prompts"):
         guided(Recorder(), prompts(1, 3), prompts(1, 1, 1), 2.0)

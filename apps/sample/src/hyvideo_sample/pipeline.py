@@ -78,7 +78,8 @@ class Pipeline:
                 generator = torch.Generator().manual_seed(settings.seed)
                 noise_BCTHW = torch.randn(shape, generator=generator).to(settings.device)
                 if dit.config.guidance_embed:
-                    velocity = embedded_guidance(dit, text, settings.guidance)
+                    dtype = dit.img_in.proj.weight.dtype
+                    velocity = embedded_guidance(dit, text, settings.guidance, dtype=dtype)
                 else:
                     velocity = guided(dit, text, null_text, settings.guidance)
                 schedule = sigmas(settings.steps, settings.shift)
