@@ -138,7 +138,7 @@ def test_bfloat16_is_as_close_to_float32_as_theirs(autocast):
         models, inputs = make_pair(config), make_inputs(config, (3, 6, 8), [5, 9], 12)
         exact, _ = both(models, inputs)
         dtype = torch.float32 if autocast else torch.bfloat16
-        dit, other = models[0].to(dtype), models[1].to(dtype)
+        dit, other = models[0].to(dtype), models[1].to(dtype=dtype)
         latent_BCTHW, timestep_B, text, guidance_B = inputs
         text = text.to(dtype=dtype)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
