@@ -4,6 +4,7 @@ Shapes: B batch, C channels, T H W latent frames/height/width, S text tokens, D 
 """
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -138,7 +139,8 @@ def test_bfloat16_is_as_close_to_float32_as_theirs(autocast):
         models, inputs = make_pair(config), make_inputs(config, (3, 6, 8), [5, 9], 12)
         exact, _ = both(models, inputs)
         dtype = torch.float32 if autocast else torch.bfloat16
-        dit, other = models[0].to(dtype), models[1].to(dtype=dtype)
+        pair: Any = models
+        dit, other = pair[0].to(dtype), pair[1].to(dtype)
         latent_BCTHW, timestep_B, text, guidance_B = inputs
         text = text.to(dtype=dtype)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from hy_weights import CheckpointError, publish, staged, verify
+from hy_weights import CheckpointError, publish, staged, staged_file, verify
 
 
 def write(folder, text):
@@ -208,3 +208,29 @@ def test_contents_reach_the_disk_before_the_name(tmp_path, monkeypatch):
     at = events.index(("rename", "model"))
     assert {name for _, name in events[:at]} == {inside.name, "sub", "data.txt", "manifest.json"}
     assert events[at + 1 :] == [("sync", tmp_path.name)]
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "deep" / "w.bin"
+    with staged_file(file) as partial:
+        partial.write_text("one")
+        assert not file.exists()
+        with pytest.raises(CheckpointError, match=r"w\.bin: another process is writing it"), staged_file(file):
+            pass
+    assert file.read_text() == "one"
+
+    def interrupted():
+        with staged_file(file) as partial:
+            partial.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert file.read_text() == "one"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_file_where_none_can_be_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="can't be written"), staged_file(tmp_path / "file" / "w.bin"):
+        pass

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hy_dit.condition_file import load_condition, save_condition
     from hy_dit.config import DiTConfig
     from hy_dit.errors import ConditionError, DiTConfigError, DiTInputError
     from hy_dit.inputs import trim_text
@@ -28,10 +29,12 @@ __all__ = [
     "DiTInputError",
     "DiTParallelPlan",
     "T2XConfig",
+    "load_condition",
     "load_dit",
     "load_lora",
     "load_t2x",
     "quantize_",
+    "save_condition",
     "save_lora",
     "trim_text",
 ]
@@ -45,12 +48,14 @@ _HOME = {
     "DiTParallelPlan": "hy_dit.parallel",
     "T2X": "hy_dit.t2x.model",
     "T2XConfig": "hy_dit.t2x.config",
+    "load_condition": "hy_dit.condition_file",
     "load_dit": "hy_dit.load",
     "load_t2x": "hy_dit.t2x.model",
     "quantize_": "hy_dit.quantize",
     "trim_text": "hy_dit.inputs",
     "LORA_TARGETS": "hy_dit.lora",
     "load_lora": "hy_dit.lora",
+    "save_condition": "hy_dit.condition_file",
     "save_lora": "hy_dit.lora",
 }
 

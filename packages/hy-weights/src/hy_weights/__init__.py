@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hy_weights.lora.reading import read_lora
     from hy_weights.lora.writing import write_lora
     from hy_weights.manifest import FileState, file_states, read_manifest, verify, write_manifest
-    from hy_weights.publish import require_replaceable, staged
+    from hy_weights.publish import require_replaceable, staged, staged_file
     from hy_weights.reading import read_config, read_config_as
     from hy_weights.stored import StoredTensors, read_tensors
     from hy_weights.strict import load_strict
@@ -56,6 +56,7 @@ __all__ = [
     "require_replaceable",
     "set_lora_strength",
     "staged",
+    "staged_file",
     "unallocated",
     "verify",
     "write_lora",
@@ -88,6 +89,7 @@ _HOME = {
     "require_replaceable": "hy_weights.publish",
     "set_lora_strength": "hy_weights.lora.adapters",
     "staged": "hy_weights.publish",
+    "staged_file": "hy_weights.publish",
     "unallocated": "hy_weights.allocation",
     "verify": "hy_weights.manifest",
     "write_lora": "hy_weights.lora.writing",

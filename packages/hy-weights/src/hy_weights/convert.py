@@ -1,8 +1,7 @@
 """`hyvideo convert`: a checkpoint in one form, wherever it came from, to another."""
 
 import argparse
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +85,7 @@ def _write(
 
     from hy_weights.manifest import write_manifest
     from hy_weights.progress import tell
-    from hy_weights.publish import staged
+    from hy_weights.publish import staged, staged_file
     from hy_weights.reading import CONFIG_FILE
     from hy_weights.stored import CONFIG_KEY, FOLDER_FILES
     from hy_weights.stream import write_stream
@@ -94,7 +93,7 @@ def _write(
     config = json.dumps(dict(model.config), indent=2, ensure_ascii=False)
     try:
         if form == "single":
-            with _partial(output) as partial:
+            with staged_file(output) as partial:
                 own = {CONFIG_KEY: json.dumps(dict(model.config))}
                 write_stream(partial, model.tensors, dtype, tell, own, source)
             return
@@ -106,15 +105,3 @@ def _write(
             write_manifest(inside, provenance)
     except OSError as error:
         raise CheckpointError(f"{output}: can't be written ({error})") from error
-
-
-@contextmanager
-def _partial(file: Path) -> Iterator[Path]:
-    """A place beside the file's, to write to; it becomes the file if all goes well, and goes away if not."""
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -61,6 +61,40 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
         os.close(lock)
 
 
+@contextmanager
+def staged_file(file: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write one file so that it appears whole or not at all; an older one of that name is replaced, or stays.
+
+    Args:
+        file: the final place. Parents are created.
+
+    Yields:
+        A place beside it, to be written to.
+
+    Raises:
+        CheckpointError: another process is writing it, or the place can't be written to.
+    """
+    file = Path(file)
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise CheckpointError(f"{file}: can't be written ({error})") from error
+    try:
+        if not _locked(descriptor):
+            raise CheckpointError(f"{file}: another process is writing it")
+        try:
+            yield partial
+            partial.replace(file)
+        except OSError as error:
+            raise CheckpointError(f"{file}: can't be written ({error})") from error
+        finally:
+            partial.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
 def require_replaceable(folder: str | os.PathLike[str]) -> None:
     """Refuse a place that `staged` would refuse, without writing there.
 
@@ -90,21 +124,27 @@ def _beside(final: Path, role: str) -> Path:
 
 def _lock(folder: Path) -> int | None:
     """Return a descriptor that holds the folder's lock, or None if another process holds it or the folder is gone."""
-    import fcntl  # only POSIX has it, and only writers need it
-
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    if not folder.exists():
+    if not _locked(descriptor) or not folder.exists():
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _locked(descriptor: int) -> bool:
+    """Take the lock of an open file; False if another process holds it."""
+    try:
+        import fcntl  # only POSIX has it, and only writers need it
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _clean_up(final: Path) -> None:

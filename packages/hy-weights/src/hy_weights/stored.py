@@ -65,11 +65,13 @@ class StoredTensors(Mapping[str, Tensor]):
         """
         if (self.path / CONFIG_FILE).is_file():
             return read_config(self.path)
-        files = list({id(opened): opened for opened in self._files.values()}.values())
-        if len(files) != 1 or isinstance(files[0], dict):
-            return None
-        text = (files[0].metadata() or {}).get(CONFIG_KEY)
+        text = self.metadata().get(CONFIG_KEY)
         return None if text is None else parse_object(text, self.path)
+
+    def metadata(self) -> dict[str, str]:
+        """Return what a single safetensors file says of itself; nothing for several files, and for pickled ones."""
+        files = list({id(opened): opened for opened in self._files.values()}.values())
+        return {} if len(files) != 1 or isinstance(files[0], dict) else files[0].metadata() or {}
 
     def __getitem__(self, key: str) -> Tensor:
         opened = self._files[key]

@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hy_weights.errors import CheckpointError
@@ -63,7 +62,7 @@ def read_lora(path: str | os.PathLike[str], names: LayerNames, *, allow_unmatche
     wrong = [problem for place, sides in found.items() for problem in _problems(place, sides, names)]
     if not found or wrong or (unmatched and not allow_unmatched):
         raise CheckpointError(f"{file}: {_message(found, unmatched, wrong, names)}")
-    metadata = _metadata(file)
+    metadata = tensors.metadata()
     config = read_peft_config(file, metadata, any(key.startswith(_PEFT_PREFIX) for key in tensors))
     layers: dict[str, dict[str | None, Factors]] = {}
     for place, sides in found.items():
@@ -79,15 +78,6 @@ def _file_of(path: Path) -> Path:
     if len(files) != 1:
         raise CheckpointError(f"{path}: a LoRA's folder holds one of {', '.join(FOLDER_FILES)}; found {len(files)}")
     return files[0]
-
-
-def _metadata(file: Path) -> dict[str, str]:
-    """What a safetensors file says of itself; nothing for other files."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return dict(opened.metadata() or {})
-    except SafetensorError:  # a pickle: `StoredTensors` has read the file before
-        return {}
 
 
 def _placed(

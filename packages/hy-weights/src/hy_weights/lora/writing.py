@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hy_weights.errors import CheckpointError, LoRAError
+from hy_weights.errors import LoRAError
 from hy_weights.lora.alpha import COMPONENT, METADATA_KEY, peft_metadata
 from hy_weights.lora.factors import Factors, LoRA
 from hy_weights.lora.joint import cut
 from hy_weights.lora.names import LayerNames
+from hy_weights.publish import staged_file
 from hy_weights.stream import write_stream
 
 STYLES = ("comfy", "diffusers", "kohya")
@@ -61,15 +62,8 @@ def write_lora(
         **(metadata or {}),
         **style_metadata,
     }
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with staged_file(file) as partial:
         write_stream(partial, tensors, metadata={key: str(value) for key, value in told.items()})
-        partial.replace(file)
-    except OSError as error:
-        raise CheckpointError(f"{file}: can't be written ({error})") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _in_style(layers: Mapping[str, Factors], names: LayerNames, style: str) -> tuple[dict[str, Tensor], dict[str, str]]:
