@@ -12,7 +12,8 @@ import torch
 from hy_plugins.types import HostSpec, TextTokens
 from torch import Tensor, nn
 
-from hy_dit.attention import AttentionFunction, attention
+from hy_dit.attention import AttentionFunction
+from hy_dit.backends import default_attention
 from hy_dit.blocks import DoubleBlock, FinalLayer, SingleBlock
 from hy_dit.conditions import Conditions, Prepared, Step, known_tokens
 from hy_dit.config import DiTConfig
@@ -38,8 +39,8 @@ class DiT(nn.Module):
 
     Attributes:
         config: the sizes it was built with.
-        attention: the function that video and text attend with in every block; set another one to replace it. The
-            refiner, which sees text alone, keeps its own.
+        attention: the function that video and text attend with in every block; set another one to replace it, such as
+            one of `hy_dit.backends.attention_named`. The refiner, which sees text alone, keeps its own.
         conditions: those that are installed; see `Conditions.install`, `prepare`, `null` and `drop`.
 
     Raises:
@@ -49,7 +50,7 @@ class DiT(nn.Module):
     def __init__(self, config: DiTConfig, conditions: Mapping[str, nn.Module] | None = None) -> None:
         super().__init__()
         self.config = config
-        self.attention: AttentionFunction = attention
+        self.attention: AttentionFunction = default_attention
         width, heads = config.width, config.heads
         self.img_in = PatchEmbed(config.in_channels, width, config.patch)
         self.txt_in = TokenRefiner(config.text_width, width, heads)
