@@ -9,9 +9,7 @@ Shapes: B batch, C channels, T H W latent frames/height/width, S text tokens, D 
 """
 
 import argparse
-import datetime
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from diffusers import HunyuanVideoTransformer3DModel  # pyright: ignore[reportPr
 from hy_dit import DiT, DiTConfig
 from hy_dit.layout import DIFFUSERS, to_diffusers_config
 from hy_plugins import TextTokens
+from machine import machine
 from peak import peak_bytes
 from rich.console import Console
 from rich.table import Table
@@ -68,7 +67,7 @@ def main() -> None:
                     case = Case(work=work, dtype=dtype, video_tokens=video_tokens, text_tokens=text_tokens)
                     results.append(_measure(models, config, case, arguments.pairs))
                     print(json.dumps(results[-1]), flush=True)
-    report = {"machine": _machine(arguments.threads), "model": SIZES[arguments.size], "results": results}
+    report = {"machine": machine(), "model": SIZES[arguments.size], "results": results}
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -172,18 +171,6 @@ def _measure(
         "gigaflops": round(flops[0] / 1e9, 1),
         "diffusers_gigaflops": round(flops[1] / 1e9, 1),
         "gigaflops_per_second": round(flops[0] / 1e9 / ours, 1),
-    }
-
-
-def _machine(threads: int) -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return {
-        "date": datetime.date.today().isoformat(),
-        "cpu": name,
-        "threads": threads,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
     }
 
 

@@ -18,12 +18,10 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from hy_dit import DiT, DiTConfig, DiTParallelPlan, load_dit
 from hy_parallel import BlockOffload
 from hy_plugins import TextTokens
 from hy_weights import write_model
+from machine import machine
 
 SIZES = {"width": 768, "heads": 6, "double_blocks": 4, "single_blocks": 6, "text_width": 512, "pooled_width": 256}
 ROWS: dict[str, dict[str, Any]] = {
@@ -125,22 +124,14 @@ def run(device: str) -> dict[str, Any]:
                 [*command, "--velocity", str(velocity)], check=True, stdout=subprocess.PIPE, text=True
             )
             rows.append(json.loads(told.stdout))
-    machine = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{machine}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "sizes": SIZES,
-        "rows": rows,
-    }
+    return {"machine": machine(torch.device(device)), "sizes": SIZES, "rows": rows}
 
 
 def table(result: dict[str, Any]) -> str:
     """Lay the rows out for people, sizes in MiB."""
     columns = ["device", "host", "anonymous", "file", "allocator_peak"]
     shown = [name for name in columns if any(name in row for row in result["rows"])]
-    lines = [f"{result['date']}, {result['machine']}, torch {result['torch']}; MiB"]
+    lines = [", ".join(f"{key} {value}" for key, value in result["machine"].items()) + "; MiB"]
     lines.append("".join([f"{'':27}", *(f"{name:>15}" for name in (*shown, "seconds", "error"))]))
     for row in result["rows"]:
         sizes = "".join(f"{row[name] / MIB:15.1f}" if name in row else f"{'':15}" for name in shown)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hy_dit import ConditionError, DiT, load_dit
 from hy_dit.testing import CONFIG, assert_learns, assert_noop_at_init, one_thread
-from hy_plugins.types import ConditionPlan, Contribution, TokenTime
+from hy_plugins.types import ConditionPlan, Contribution, TokenSlice, TokenTime
 from hy_weights import write_model
 from torch import nn
 
@@ -139,6 +139,47 @@ def test_conditions_with_open_extra_tokens_attend_once(dit, inputs, make_conditi
     dit.conditions["extra"].extra_gate = None
     dit(*inputs, conditions=prepared)
     assert calls == [19] * 4
+
+
+@pytest.mark.parametrize(("site", "calls"), [("extra_video", [2, 1]), ("extra_text", [1, 2])])
+def test_extra_tokens_pass_through_the_weights_of_their_kind(dit, inputs, make_condition, batch, site, calls):
+    dit.conditions.install("extra", make_condition(site))
+    counts = [0, 0]
+    for index, mlp in enumerate((dit.double_blocks[0].img_mlp, dit.double_blocks[0].txt_mlp)):
+        mlp.register_forward_hook(lambda *_, index=index: counts.__setitem__(index, counts[index] + 1))
+    dit(*inputs, conditions=dit.conditions.prepare(batch))
+    assert counts == calls
+
+
+def test_masked_extra_tokens_count_for_nothing(dit, inputs, make_condition, batch):
+    condition = make_condition("extra_video")
+    dit.conditions.install("extra", condition)
+    opened(dit)
+    prepared = dit.conditions.prepare(batch)
+    before = dit(*inputs, conditions=prepared)
+    with torch.no_grad():
+        condition.layer.weight[32:].normal_()  # the second token, which the first clip masks
+    after = dit(*inputs, conditions=prepared)
+    assert torch.equal(after[0], before[0])
+    assert (after[1] - before[1]).abs().max() > 1e-4
+
+
+def test_each_block_has_its_gate(dit, make_condition, batch):
+    dit.conditions.install("blocks", make_condition("blocks"))
+    site, video_BLD = opened(dit).conditions["blocks"], torch.randn(2, 12, 32)
+    prepared = site.condition.prepare(batch)
+    delta_BLD, _ = site.condition.block_delta(1, video_BLD, TokenSlice(0, 12, 12), prepared)
+    for row, block in enumerate(site.plan.block_ids):
+        expected_BLD = video_BLD + site.block_gate[row] * delta_BLD
+        torch.testing.assert_close(site.after_block(block, video_BLD, prepared)[:, :8], expected_BLD[:, :8])
+
+
+def test_extra_tokens_have_a_gate_for_each_block(dit, inputs, make_condition, batch):
+    dit.conditions.install("extra", make_condition("extra_video"))
+    step = opened(dit).conditions.step(dit.conditions.prepare(batch), inputs[0], inputs[1])
+    for block, gate_N in enumerate(dit.conditions["extra"].extra_gate):
+        (member,) = step.members(block)
+        assert torch.equal(member.gate_N, gate_N)
 
 
 def test_where_extra_tokens_stand_counts(dit, inputs, make_condition, batch):
