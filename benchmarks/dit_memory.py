@@ -17,7 +17,6 @@ With CUDA the peak of its allocator stands beside; without, the device is the CP
 import argparse
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 import tempfile

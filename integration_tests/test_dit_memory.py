@@ -1,12 +1,14 @@
 """The transformer in 8 bits, its blocks offloaded and recomputed: what hy-dit offers fits what hy-parallel takes."""
 
+import copy
 import dataclasses
 
 import pytest
 import torch
-from hy_dit import DiT, DiTConfig, DiTParallelPlan, quantize_
+from hy_dit import LORA_TARGETS, DiT, DiTConfig, DiTParallelPlan, quantize_
 from hy_parallel import BlockOffload, recompute_blocks
 from hy_plugins import TextTokens
+from hy_weights import insert_lora, merge_loras, new_lora, set_lora_strength
 
 BLOCKS = DiTParallelPlan().blocks
 
@@ -61,3 +63,42 @@ def test_training_around_an_offloaded_fp8_model(dit, inputs):
         gradients.append(dit.img_in.proj.weight.grad.clone())
     assert gradients[0].abs().sum() > 0
     assert torch.equal(gradients[0], gradients[1])
+
+
+def test_what_is_done_to_an_offloaded_model_stays(dit, inputs):
+    """A LoRA merged and unmerged, one whose strength is set, weights loaded: as without offloading, at any moment."""
+    dit.requires_grad_(False)
+    plain = copy.deepcopy(dit)
+    BlockOffload(dit, BLOCKS, "cpu")
+    lora = new_lora(plain, LORA_TARGETS, rank=2)
+    for factors in lora.layers.values():
+        torch.nn.init.normal_(factors.up, std=0.2)
+    with torch.no_grad():
+        before = plain(*inputs)
+        torch.testing.assert_close(dit(*inputs), before)
+        with merge_loras(plain, [(lora, 1.0)]), merge_loras(dit, [(lora, 1.0)]):
+            merged = plain(*inputs)
+            assert (merged - before).abs().max() > 1e-3
+            for _ in range(2):
+                torch.testing.assert_close(dit(*inputs), merged)
+        torch.testing.assert_close(dit(*inputs), before)
+        smaller = {key: value * 0.9 for key, value in plain.state_dict().items()}
+        for model in (plain, dit):
+            model.load_state_dict(smaller)
+        for _ in range(2):
+            torch.testing.assert_close(dit(*inputs), plain(*inputs))
+
+
+def test_the_strength_of_an_adapter_in_an_offloaded_model_is_heard(dit, inputs):
+    dit.requires_grad_(False)
+    lora = new_lora(dit, LORA_TARGETS, rank=2)
+    for factors in lora.layers.values():
+        torch.nn.init.normal_(factors.up, std=0.2)
+    with torch.no_grad():
+        before = dit(*inputs)
+        insert_lora(dit, lora, "mine")
+        BlockOffload(dit, BLOCKS, "cpu")
+        assert (dit(*inputs) - before).abs().max() > 1e-3
+        set_lora_strength(dit, "mine", 0.0)
+        for _ in range(2):
+            torch.testing.assert_close(dit(*inputs), before)

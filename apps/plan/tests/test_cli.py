@@ -130,7 +130,7 @@ def test_a_checkpoint_is_planned_by_its_config(tmp_path, capsys):
         (["--steps", "0"], "steps is 0"),
         (["--batch", "-1"], "batch is -1"),
         (["--lora", "-4"], "lora is -4"),
-        (["--tflops", "0"], "tflops is 0.0; it must be above 0"),
+        (["--tflops", "0"], "tflops is 0.0; it must be a number above 0"),
         (["--device", "h900"], "no device 'h900' in the table .*; give --tflops and --memory instead"),
         (["--shards"], "--shards and --sequence-parallel divide over several devices; give --devices"),
         (["--shards", "--devices", "2", "--offload", "2"], "--offload and --shards"),
@@ -170,3 +170,21 @@ def test_the_readme_commands_run(capsys, monkeypatch, tmp_path):
     for command in commands:
         assert main(shlex.split(command, comments=True)[2:]) in (0, 1), command
         assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--frames", "99999999999999999999997"], "this plans up to 4096 pixels a side and 4001 frames"),
+        (["--batch", "10000000000000000000"], "batch is 10000000000000000000; it must be 1 to 100,000"),
+        (["--offload", "-2"], "offload is -2; it must be at least 1 block"),
+        (["--memory", "0GB"], "memory is 0; give what one device has"),
+        (["--tflops", "inf"], "tflops is inf; it must be a number above 0"),
+        (["--lora", "8"], "--lora is for training; the task is sample"),
+        (["train", "--keep-all"], "--keep-all is for sampling; the task is train"),
+        (["train", "--lora", "99999999"], "lora is 99999999; a rank is 1 to 4096"),
+    ],
+)
+def test_slips_of_the_keyboard_are_refused_before_anything_runs(argv, message):
+    with pytest.raises(PlanError, match=message):
+        main([*argv, "--model", "tiny"])

@@ -184,8 +184,8 @@ def test_what_is_on_every_device_is_not_divided(model, video):
         phase(estimate(model, least, train(devices=4, sequence_parallel=on)), "step").total for on in (False, True)
     )
     assert one == many
-    huge = phase(estimate(model, video, train(devices=10**9, sequence_parallel=True)), "step")
-    assert huge.total == pytest.approx(one, abs=10)
+    huge = phase(estimate(model, video, train(devices=10**6, sequence_parallel=True)), "step")
+    assert huge.total == pytest.approx(one, abs=1000)
 
 
 def test_each_addition_is_there(model, video):

@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hy_dit import ConditionError, DiT, load_dit
+from hy_dit import LORA_TARGETS, ConditionError, DiT, load_dit, load_lora, save_lora
 from hy_dit.testing import CONFIG, assert_learns, assert_noop_at_init, one_thread
 from hy_plugins.types import ConditionPlan, Contribution, TokenSlice, TokenTime
-from hy_weights import write_model
+from hy_weights import CheckpointError, new_lora, write_model
 from torch import nn
 
 
@@ -261,6 +261,67 @@ def test_in_bfloat16_all_is_finite_and_bfloat16(dit, inputs, make_condition, bat
     assert velocity.isfinite().all()
 
 
+def test_loras_and_conditions_do_not_know_each_other(dit, make_condition, tmp_path):
+    lora = new_lora(dit, LORA_TARGETS, rank=2)
+    for site in EACH:
+        dit.conditions.install(site, make_condition(site))
+    for style in ("comfy", "diffusers", "kohya"):
+        save_lora(tmp_path / f"{style}.safetensors", lora, dit, style=style)
+        assert load_lora(tmp_path / f"{style}.safetensors", dit).layers.keys() == lora.layers.keys()
+
+
+def test_a_folder_of_backbone_and_conditions_loads_whole(make_condition, tmp_path):
+    dit = DiT(CONFIG, {"blocks": make_condition("blocks"), "first-channels": make_condition("channels")})
+    write_model(tmp_path / "all", opened(dit).state_dict(), dataclasses.asdict(CONFIG))
+    conditions = {"blocks": make_condition("blocks"), "first-channels": make_condition("channels")}
+    loaded = load_dit(tmp_path / "all", conditions=conditions)
+    for key, value in dit.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value), key
+    with pytest.raises(CheckpointError, match="unexpected: conditions"):
+        load_dit(tmp_path / "all")
+
+
+def test_a_condition_goes_where_its_backbone_is(dit, make_condition):
+    dit.bfloat16().to("meta").conditions.install("time", make_condition("time"))
+    assert {(weight.dtype, weight.device.type) for weight in dit.conditions.parameters()} == {(torch.bfloat16, "meta")}
+
+
+def test_nan_at_masked_tokens_reaches_neither_the_velocity_nor_a_gradient(dit, inputs, make_condition, batch):
+    dit.conditions.install("blocks", make_condition("blocks"))
+    dit.conditions.install("extra", make_condition("extra_video"))
+    opened(dit)
+    blocks, extra = dit.conditions["blocks"], dit.conditions["extra"]
+    delta, contribute = blocks.condition.block_delta, extra.condition.contribute
+
+    def poisoned_delta(*args):
+        delta_BLD, mask_BL = delta(*args)
+        return delta_BLD.masked_fill(~mask_BL[..., None], torch.nan), mask_BL
+
+    def poisoned(*args):
+        given = contribute(*args)
+        tokens_BMD = given.extra.tokens_BMD.masked_fill(~given.extra.mask_BM[..., None], torch.nan)
+        return dataclasses.replace(given, extra=dataclasses.replace(given.extra, tokens_BMD=tokens_BMD))
+
+    blocks.condition.block_delta, extra.condition.contribute = poisoned_delta, poisoned
+    velocity_BCTHW = dit(*inputs, conditions=dit.conditions.prepare(batch))
+    velocity_BCTHW.square().mean().backward()
+    assert velocity_BCTHW.isfinite().all()
+    assert all(weight.grad.isfinite().all() for weight in dit.conditions.parameters() if weight.grad is not None)
+
+
+def test_dropping_needs_known_names_and_like_nulls(dit, make_condition, batch):
+    dit.conditions.install("time", make_condition("time"))
+    kept = dit.conditions.prepare(batch)
+    with pytest.raises(ConditionError, match=r"no condition 'tyme' was prepared; there are \['time'\]"):
+        dit.conditions.drop(kept, {"tyme": torch.tensor([True, False])})
+    dit.conditions["time"].condition.null = lambda prepared: {}
+    with pytest.raises(ConditionError, match="'time': prepare and null do not both give 'signal'"):
+        dit.conditions.drop(kept, {"time": torch.tensor([True, False])})
+    dit.conditions["time"].condition.null = lambda prepared: {"signal": torch.zeros(2, 5)}
+    with pytest.raises(ConditionError, match="null gives 'signal' in another shape or dtype"):
+        dit.conditions.drop(kept, {"time": torch.tensor([True, False])})
+
+
 class Replacement(nn.Module):
     """The released image-to-video model's way: the first frame is known."""
 
@@ -341,7 +402,7 @@ def test_a_widened_checkpoint_is_the_base_and_a_condition(released, tmp_path):
     velocity_BCTHW = dit(noisy_BCTHW, *others, conditions=conditions)
     torch.testing.assert_close(velocity_BCTHW, given.velocity_BCTHW, atol=2e-5, rtol=0)
 
-    with pytest.raises(AssertionError):  # 9 is not 4 and 4: the condition is told of a base with 9 channels
+    with pytest.raises(ConditionError, match=r"widened by 5 input channels; the conditions take 4: {'image': 4}"):
         load_dit(tmp_path / "wide", conditions={"image": Concatenation(4)})
 
 
@@ -374,6 +435,8 @@ class Wrong(nn.Module):
     ("plan", "given", "delta", "message"),
     [
         ("no", None, None, "'odd': plan gives str, not ConditionPlan"),
+        (ConditionPlan(extra_tokens="vidoe"), None, None, "'odd': extra_tokens is 'vidoe', not none, video or text"),
+        (ConditionPlan(block_ids=(0,)), Contribution(), torch.ones(2, 12, 32), "block_delta gives Tensor, not"),
         (ConditionPlan(block_ids=(4,)), None, None, "'odd' wants block 4; this backbone has blocks 0 to 3"),
         (ConditionPlan(block_ids=(1, 1)), None, None, "'odd' names a block twice"),
         (ConditionPlan(latent_channels=-1), None, None, "'odd' wants -1 input channels"),
@@ -424,7 +487,7 @@ def test_names_and_keys_are_checked(dit, inputs, make_condition, batch):
     dit.conditions.install("frame", make_condition("first_frame"))
     for name, message in (
         ("frame", "'frame': the name is taken"),
-        ("a.b", "'a.b': the name is taken or not an identifier"),
+        ("a.b", "'a.b': a name is of letters, digits, '-' and '_'"),
         ("prepare", "'prepare': the name is taken"),
         ("other", "'other' sets tokens' times, and so does 'frame'; only one may"),
     ):

@@ -21,6 +21,7 @@ class Knob:
         name: what a person calls it.
         saves: what it saves.
         costs: at what cost.
+        by: what does it, here or elsewhere.
         price: how much that is, beside other knobs: the cheapest sum of prices is tried first.
         can_turn: whether it changes anything in a setup.
         turn: the setup with it.
@@ -29,6 +30,7 @@ class Knob:
     name: str
     saves: str
     costs: str
+    by: str
     price: int
     can_turn: Callable[[Setup], bool]
     turn: Callable[[Setup], Setup]
@@ -37,6 +39,7 @@ class Knob:
 KNOBS = (
     Knob(
         name="one part at a time",
+        by="hyvideo sample",
         saves="the weights of text encoder, transformer and VAE, but the largest of them",
         costs="loading them anew for every run",
         price=1,
@@ -45,6 +48,7 @@ KNOBS = (
     ),
     Knob(
         name="VAE tiling",
+        by="not yet here: diffusers, for one",
         saves="nearly all that the VAE holds for large or long clips",
         costs="twice the VAE's arithmetic; blended seams",
         price=1,
@@ -53,6 +57,7 @@ KNOBS = (
     ),
     Knob(
         name="8-bit optimizer",
+        by="not yet here: torchao, bitsandbytes",
         saves="three quarters of AdamW's moments in float32, half of them in bfloat16",
         costs="rounded moments",
         price=2,
@@ -61,6 +66,7 @@ KNOBS = (
     ),
     Knob(
         name="shards",
+        by="not yet here: FSDP2 of PyTorch",
         saves="weights, gradients and moments are divided by the devices, but two blocks",
         costs="every block's weights travel at every step",
         price=3,
@@ -69,6 +75,7 @@ KNOBS = (
     ),
     Knob(
         name="sequence parallel",
+        by="not yet here",
         saves="activations of video tokens are divided by the devices",
         costs="queries, keys and values travel in every block; the devices share one batch",
         price=3,
@@ -77,6 +84,7 @@ KNOBS = (
     ),
     Knob(
         name="bfloat16 weights",
+        by="load_dit(dtype=...)",
         saves="half of weights, gradients and moments",
         costs="small updates of a training round to nothing",
         price=4,
@@ -85,6 +93,7 @@ KNOBS = (
     ),
     Knob(
         name="recompute",
+        by="hy_parallel.recompute_blocks",
         saves="the activations inside blocks; one block's input each is kept",
         costs="a third more arithmetic",
         price=4,
@@ -93,6 +102,7 @@ KNOBS = (
     ),
     Knob(
         name="8-bit weights",
+        by="hy_dit.quantize_, load_dit(quantize_to=...)",
         saves="half of the blocks' bfloat16 weights, where they are frozen",
         costs="a little quality; widening each layer when it is used",
         price=4,
@@ -101,6 +111,7 @@ KNOBS = (
     ),
     Knob(
         name="block offload",
+        by="hy_parallel.BlockOffload",
         saves=f"the weights of all blocks but {RESIDENT}, where they are frozen",
         costs="host memory for the rest, which travels at every step",
         price=6,
@@ -109,6 +120,7 @@ KNOBS = (
     ),
     Knob(
         name=f"LoRA of rank {LORA_RANK}",
+        by="hy_weights.insert_lora",
         saves="nearly all gradients and moments",
         costs="adapters are trained, not the weights",
         price=20,

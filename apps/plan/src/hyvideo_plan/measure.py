@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
-from unittest.mock import patch
 
 import torch
-from hy_dit import LORA_TARGETS, T2X, DiT, DiTConfig, T2XConfig, rope
+from hy_dit import LORA_TARGETS, T2X, DiT, DiTConfig, T2XConfig
 from hy_dit.inputs import TrimmedText
 from hy_plugins import TextTokens
 from hy_vae3d import VAE3D, VAE3DConfig
@@ -113,7 +112,7 @@ def measure_dit(
         if training and lora_rank:
             dit.requires_grad_(False)
             insert_lora(dit, new_lora(dit, _targets(dit), rank=lora_rank), "planned")
-    with FakeTensorMode(allow_non_fake_inputs=True), _own_tables(), _autocast(precision):
+    with FakeTensorMode(allow_non_fake_inputs=True), _autocast(precision):
         dit.to_empty(device="cpu")
         if recompute:
             for block in blocks_of(dit):
@@ -190,11 +189,6 @@ def _tensors(given: tuple[Any, ...]) -> list[Tensor]:
     return found + [
         part for text in texts for part in (text.tokens_BSD, text.mask_BS, text.pooled_BD) if part is not None
     ]
-
-
-def _own_tables() -> Any:
-    """Remember rotary tables apart: one without data must not reach a run with data, nor come from an earlier one."""
-    return patch.object(rope, "_remembered", lru_cache(rope._remembered.__wrapped__))
 
 
 def _autocast(precision: Precision) -> Any:

@@ -99,9 +99,8 @@ def _cell(phase: Phase, part: str) -> str:
 
 def _print_work(console: Console, plan: Plan, found: Estimate) -> None:
     setup = found.setup
-    console.print(
-        f"arithmetic: {_operations(found.step_flops)} per step, {_operations(found.flops)} for {setup.steps} steps"
-    )
+    for_all = "for a video" if setup.task == "sample" else f"for {setup.steps} steps"
+    console.print(f"arithmetic: {_operations(found.step_flops)} per step, {_operations(found.flops)} {for_all}")
     times = seconds(plan, found)
     if times is None or plan.rate is None:
         console.print("time: give --device or --tflops")
@@ -125,9 +124,9 @@ def _print_advice(console: Console, plan: Plan, advice: Advice, memory: int) -> 
     else:
         missing = (advice.estimate.peak - memory) / 1e9
         console.print(f"\n[red]nothing makes it fit[/red] in {limit}; {missing:.1f} GB are missing even with:")
-    table = Table("knob", "saves", "costs", box=None, pad_edge=False)
+    table = Table("knob", "saves", "costs", "by", box=None, pad_edge=False)
     for knob in advice.knobs:
-        table.add_row(knob.name, knob.saves, knob.costs)
+        table.add_row(knob.name, knob.saves, knob.costs, knob.by)
     console.print(table)
     _print_phases(console, advice.estimate)
     _print_work(console, plan, advice.estimate)

@@ -1,6 +1,7 @@
 """One run of the command: find, estimate, advise, print."""
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -74,12 +75,15 @@ def make_plan(options: Mapping[str, Any]) -> Plan:
     video = Video(width=width, height=height, frames=options.get("frames", usual.frames))
     setup = _setup(options)
     device = find_device(options["device"]) if options["device"] else None
-    memory = options["memory"] or (device.memory if device else None)
+    memory = options["memory"]
+    if memory is not None and memory < 1:
+        raise PlanError("memory is 0; give what one device has, such as 24GB")
+    memory = memory or (device.memory if device else None)
     rate = device.rate if device else None
     if options["tflops"] is not None:
         rate = options["tflops"] * 1e12
-        if not rate > 0:
-            raise PlanError(f"tflops is {options['tflops']}; it must be above 0")
+        if not 0 < rate < math.inf:
+            raise PlanError(f"tflops is {options['tflops']}; it must be a number above 0")
     with Console(file=sys.stderr).status("running the modules without data") as status:
         found = estimate(model, video, setup)
         tried: list[Setup] = []
@@ -102,11 +106,27 @@ def make_plan(options: Mapping[str, Any]) -> Plan:
     )
 
 
+def _require_effect(setup: Setup) -> None:
+    """Refuse knobs that do nothing in this task."""
+    if setup.training:
+        turned = {"--keep-all": setup.keep_all, "--no-guidance": not setup.guidance}
+    else:
+        turned = {
+            "--recompute": setup.recompute,
+            "--eight-bit-optimizer": setup.eight_bit_optimizer,
+            "--lora": setup.lora_rank > 0,
+        }
+    if idle := [name for name, is_turned in turned.items() if is_turned]:
+        other = "sampling" if setup.training else "training"
+        raise PlanError(f"{idle[0]} is for {other}; the task is {setup.task}")
+
+
 def _setup(options: Mapping[str, Any]) -> Setup:
     given = {field.name: options[field.name] for field in fields(Setup) if field.name in options}
     if given["task"] == "train":
         given.setdefault("precision", "mixed")
     setup = Setup(**given)
+    _require_effect(setup)
     if setup.devices == 1 and (setup.sharded or setup.sequence_parallel):
         raise PlanError("--shards and --sequence-parallel divide over several devices; give --devices")
     if setup.resident_blocks and setup.sharded:

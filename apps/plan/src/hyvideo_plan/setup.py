@@ -8,6 +8,9 @@ from hyvideo_plan.errors import PlanError
 Precision = Literal["float32", "bfloat16", "mixed"]
 """Of weights and arithmetic; mixed is float32 weights under bfloat16 autocast."""
 
+MOST_RANK = 4096
+"""Of an adapter: above the widths of these models it would be no saving."""
+
 Task = Literal["sample", "train"]
 
 
@@ -50,11 +53,13 @@ class Setup:
     lora_rank: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch", "steps", "devices"):
-            if getattr(self, name) < 1:
-                raise PlanError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.lora_rank < 0:
-            raise PlanError(f"lora is {self.lora_rank}; it must be a rank of at least 1, or 0 for full training")
+        for name, most in (("batch", 100_000), ("steps", 10_000_000), ("devices", 1_000_000)):
+            if not 1 <= getattr(self, name) <= most:
+                raise PlanError(f"{name} is {getattr(self, name)}; it must be 1 to {most:,}")
+        if not 0 <= self.lora_rank <= MOST_RANK:
+            raise PlanError(f"lora is {self.lora_rank}; a rank is 1 to {MOST_RANK}, and 0 is full training")
+        if self.resident_blocks < 0:
+            raise PlanError(f"offload is {self.resident_blocks}; it must be at least 1 block on the device")
 
     @property
     def training(self) -> bool:

@@ -13,6 +13,10 @@ FRAME_STEP = 4
 _VAE_STEP = 8
 
 
+MOST_PIXELS, MOST_FRAMES = 4096, 4001
+"""Far above what these models make; what lies beyond is a slip of the keyboard."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Video:
     """How large a clip is, in pixels and frames; one frame is an image.
@@ -29,6 +33,9 @@ class Video:
         for name in ("width", "height", "frames"):
             if getattr(self, name) < 1:
                 raise PlanError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.width > MOST_PIXELS or self.height > MOST_PIXELS or self.frames > MOST_FRAMES:
+            most = f"{MOST_PIXELS} pixels a side and {MOST_FRAMES} frames"
+            raise PlanError(f"size is {self} with {self.frames} frames; this plans up to {most}")
         near = [max(round(side / PIXEL_STEP), 1) * PIXEL_STEP for side in (self.width, self.height)]
         if near != [self.width, self.height]:
             right = "{}x{} is the nearest".format(*near)

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from hy_dit.frugal import owns_its_memory
 
 AttentionFunction: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
-"""(q_BNLK, k_BNLK, v_BNLK, mask_BL) -> x_BNLK; the mask is True at keys that may be attended, None means all."""
+"""(q_BNLK, k_BNLK, v_BNLK, mask_BL) -> x_BNLK; the mask is True at keys that may be attended, None means all.
+
+Whoever keeps an argument copies it: without a backward pass its memory is used again after the call."""
 
 _DENSE_TOKENS = 512
 """Up to this many tokens, training in bfloat16 on a CPU is faster by matrix products than by the fused kernel."""
@@ -53,13 +55,11 @@ def _dense_attention(q_BNLK: Tensor, k_BNLK: Tensor, v_BNLK: Tensor, mask_BL: Te
     return torch.bmm(scores.softmax(-1), v).unflatten(0, (batch, heads))
 
 
+RMS_NORM_EPS = 1e-6
+
+
 class RMSNorm(nn.Module):
-    """Root-mean-square norm of each head's queries or keys: float32 inside, cast back, then the learned weight.
-
-    `width` is the number of channels of a head.
-    """
-
-    eps = 1e-6
+    """Root-mean-square norm of each head's queries or keys; `width` is the number of channels of a head."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -67,13 +67,18 @@ class RMSNorm(nn.Module):
 
     def forward(self, x_BLNK: Tensor) -> Tensor:
         """Norm over K."""
-        precise_BLNK = x_BLNK.float()
-        factor_BLN1 = torch.rsqrt(precise_BLNK.square().mean(-1, keepdim=True) + self.eps)
-        if not owns_its_memory():
-            return (precise_BLNK * factor_BLN1).type_as(x_BLNK) * self.weight.type_as(x_BLNK)
-        ours = precise_BLNK is not x_BLNK
-        normed_BLNK = precise_BLNK.mul_(factor_BLN1) if ours else precise_BLNK * factor_BLN1
-        return normed_BLNK.type_as(x_BLNK).mul_(self.weight.type_as(x_BLNK))
+        return rms_norm(x_BLNK, self.weight)
+
+
+def rms_norm(x_BLNK: Tensor, weight_K: Tensor) -> Tensor:
+    """Norm over K: float32 inside, cast back, then the learned weight."""
+    precise_BLNK = x_BLNK.float()
+    factor_BLN1 = torch.rsqrt(precise_BLNK.square().mean(-1, keepdim=True) + RMS_NORM_EPS)
+    if not owns_its_memory():
+        return (precise_BLNK * factor_BLN1).type_as(x_BLNK) * weight_K.type_as(x_BLNK)
+    ours = precise_BLNK is not x_BLNK
+    normed_BLNK = precise_BLNK.mul_(factor_BLN1) if ours else precise_BLNK * factor_BLN1
+    return normed_BLNK.type_as(x_BLNK).mul_(weight_K.type_as(x_BLNK))
 
 
 def split_heads(qkv_BLD: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hy_dit.attention import RMSNorm, split_heads
-from hy_dit.frugal import gelu, keep_inputs, owns_its_memory
+from hy_dit.attention import RMSNorm, rms_norm, split_heads
+from hy_dit.frugal import gelu, gelu_of, hooked, keep_inputs, linear, owns_its_memory
 from hy_dit.joint import Heads, JointAttention, Stream
 from hy_dit.modulation import Modulation, Sublayer, modulate, sublayers
 from hy_dit.rope import rotate
@@ -29,10 +29,10 @@ class MLP(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """Keep the shape."""
-        return keep_inputs(self._shrink, self.fc1(x_BLD))
-
-    def _shrink(self, hidden_BLD: Tensor) -> Tensor:
-        return self.fc2(gelu(hidden_BLD))
+        hidden_BLD = self.fc1(x_BLD)
+        if torch.is_grad_enabled():
+            return linear(self.fc2, gelu, hidden_BLD)
+        return self.fc2(gelu_of(self.fc1, hidden_BLD))
 
 
 class Weights(NamedTuple):
@@ -93,7 +93,7 @@ class DoubleBlock(nn.Module):
 
     def _heads(self, stream: Stream, attn: Sublayer) -> Heads:
         weights = self._weights(stream)
-        qkv_BLD = keep_inputs(lambda x_BLD: weights.attn_qkv(attn.modulate(x_BLD)), stream.x_BLD)
+        qkv_BLD = linear(weights.attn_qkv, attn.modulate, stream.x_BLD)
         return _heads(qkv_BLD, self.heads, weights.attn_q_norm, weights.attn_k_norm, stream.rotation)
 
     def _update(self, stream: Stream, attn: Sublayer, mlp: Sublayer, heard_BLD: Tensor) -> Stream:
@@ -134,35 +134,39 @@ class SingleBlock(nn.Module):
 
     def _enter(self, stream: Stream, layer: Sublayer) -> Tensor:
         """Return what goes into attention, 3 * D channels, and into the MLP, one after the other."""
-        return keep_inputs(lambda x_BLD: self.linear1(layer.modulate(x_BLD)), stream.x_BLD)
+        return linear(self.linear1, layer.modulate, stream.x_BLD)
 
     def _heads(self, stream: Stream, wide_BLD: Tensor) -> Heads:
         qkv_BLD = wide_BLD[..., : self.widths[0]]
         return _heads(qkv_BLD, self.heads, self.q_norm, self.k_norm, stream.rotation)
 
     def _leave(self, stream: Stream, layer: Sublayer, wide_BLD: Tensor, heard_BLD: Tensor) -> Stream:
-        if owns_its_memory():
+        if owns_its_memory() and not hooked(self.linear1):
             # The values have been attended to: what was heard takes their place beside the MLP's hidden channels.
             both_BLD = wide_BLD[..., self.widths[0] - heard_BLD.shape[-1] :]
             both_BLD[..., : heard_BLD.shape[-1]] = heard_BLD
-            gelu(both_BLD[..., heard_BLD.shape[-1] :])
+            gelu_of(self.linear1, both_BLD[..., heard_BLD.shape[-1] :])
             y_BLD = self.linear2(both_BLD)
         else:
-            y_BLD = keep_inputs(self._project, heard_BLD, wide_BLD[..., self.widths[0] :])
+            y_BLD = linear(self.linear2, _beside, heard_BLD, wide_BLD[..., self.widths[0] :])
         return replace(stream, x_BLD=layer.add(stream.x_BLD, y_BLD))
 
-    def _project(self, heard_BLD: Tensor, hidden_BLD: Tensor) -> Tensor:
-        return self.linear2(torch.cat([heard_BLD, gelu(hidden_BLD)], dim=-1))
+
+def _beside(heard_BLD: Tensor, hidden_BLD: Tensor) -> Tensor:
+    """Put what was heard beside the MLP's activated channels."""
+    return torch.cat([heard_BLD, gelu(hidden_BLD)], dim=-1)
 
 
 def _heads(qkv_BLD: Tensor, heads: int, q_norm: RMSNorm, k_norm: RMSNorm, rotation: Tensor | None) -> Heads:
     """Cut the joint projection into heads, norm queries and keys, and turn them if the stream is turned."""
     q_BLNK, k_BLNK, v_BLNK = split_heads(qkv_BLD, heads)
-    return Heads(keep_inputs(_turned, q_BLNK, q_norm, rotation), keep_inputs(_turned, k_BLNK, k_norm, rotation), v_BLNK)
+    q_BLNK = keep_inputs(_turned, q_BLNK, q_norm.weight, rotation)
+    return Heads(q_BLNK, keep_inputs(_turned, k_BLNK, k_norm.weight, rotation), v_BLNK)
 
 
-def _turned(x_BLNK: Tensor, norm: RMSNorm, rotation: Tensor | None) -> Tensor:
-    return norm(x_BLNK) if rotation is None else rotate(norm(x_BLNK), rotation)
+def _turned(x_BLNK: Tensor, weight_K: Tensor, rotation: Tensor | None) -> Tensor:
+    normed_BLNK = rms_norm(x_BLNK, weight_K)
+    return normed_BLNK if rotation is None else rotate(normed_BLNK, rotation)
 
 
 class FinalLayer(nn.Module):

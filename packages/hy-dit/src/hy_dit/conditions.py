@@ -5,9 +5,10 @@ P channel pairs of a head.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import torch
 from hy_plugins.types import Contribution, HostSpec
@@ -23,12 +24,19 @@ Prepared: TypeAlias = Mapping[str, Tensor]
 """What a condition's `prepare` makes of a batch; every tensor begins with axis B."""
 
 
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+
 class Conditions(nn.ModuleDict):
     """The conditions of one backbone by name; `host` is what it tells them about itself."""
+
+    _place: Tensor
 
     def __init__(self, host: HostSpec) -> None:
         super().__init__()
         self.host = host
+        # Empty, and not stored: it goes wherever the backbone goes, and says where that is and in which dtype.
+        self.register_buffer("_place", torch.empty(0, device="cpu"), persistent=False)
 
     def install(self, name: str, condition: nn.Module) -> None:
         """Add a condition behind those there are; until it is trained it changes nothing.
@@ -38,12 +46,14 @@ class Conditions(nn.ModuleDict):
             condition: Follows `hy_plugins.protocols.Condition`.
 
         Raises:
-            ConditionError: The name is taken or not an identifier, the plan does not fit this backbone, or a second
-                condition wants to set tokens' times.
+            ConditionError: The name is taken or not one, the plan does not fit this backbone, or a second condition
+                wants to set tokens' times.
         """
-        if not name.isidentifier() or name in self or hasattr(self, name):
-            raise ConditionError(f"condition {name!r}: the name is taken or not an identifier; there are {list(self)}")
-        site = Site(name, condition, self.host)
+        if not _NAME.fullmatch(name):
+            raise ConditionError(f"condition {name!r}: a name is of letters, digits, '-' and '_', like 'first-frame'")
+        if name in self or hasattr(self, name):
+            raise ConditionError(f"condition {name!r}: the name is taken; there are {list(self)}")
+        site = Site(name, condition, self.host).to(self._place.device, self._place.dtype)
         if site.plan.sets_token_time and (others := [o.name for o in self.sites() if o.plan.sets_token_time]):
             raise ConditionError(f"condition {name!r} sets tokens' times, and so does {others[0]!r}; only one may")
         self[name] = site
@@ -66,6 +76,9 @@ class Conditions(nn.ModuleDict):
             if lacking := [key for key in keys if key not in batch]:
                 raise ConditionError(f"condition {site.name!r} reads {lacking[0]!r}; the batch has {sorted(batch)}")
             prepared[site.name] = site.condition.prepare({key: batch[key] for key in keys})
+            if not isinstance(prepared[site.name], Mapping):
+                found = type(prepared[site.name]).__name__
+                raise ConditionError(f"condition {site.name!r}: prepare gives {found}, not a mapping of tensors")
         return prepared
 
     def null(self, prepared: Mapping[str, Prepared]) -> dict[str, Prepared]:
@@ -78,11 +91,16 @@ class Conditions(nn.ModuleDict):
         Args:
             prepared: From `prepare`.
             dropped_B: By condition, bool, True at samples that lose it; conditions that are not named lose nothing.
+
+        Raises:
+            ConditionError: A name is unknown, or `null` gives other tensors than `prepare`.
         """
+        if unknown := [name for name in dropped_B if name not in prepared]:
+            raise ConditionError(f"no condition {unknown[0]!r} was prepared; there are {list(prepared)}")
         mixed: dict[str, Prepared] = {}
         for site, mine in self._given(prepared):
             mask_B = dropped_B.get(site.name)
-            mixed[site.name] = mine if mask_B is None else _mix(mine, site.condition.null(mine), mask_B)
+            mixed[site.name] = mine if mask_B is None else _mix(site.name, mine, site.condition.null(mine), mask_B)
         return mixed
 
     def step(self, prepared: Mapping[str, Prepared] | None, latent_BCTHW: Tensor, t_B: Tensor) -> "Step":
@@ -108,11 +126,18 @@ class Conditions(nn.ModuleDict):
     def _given(self, prepared: Mapping[str, Prepared]) -> list[tuple[Site, Prepared]]:
         if unknown := [name for name in prepared if name not in self]:
             raise ConditionError(f"no condition {unknown[0]!r} is installed; there are {list(self)}")
+        if odd := [name for name, mine in prepared.items() if not isinstance(mine, Mapping)]:
+            found = type(prepared[odd[0]]).__name__
+            raise ConditionError(f"condition {odd[0]!r} takes what conditions.prepare made of a batch, found {found}")
         return [(site, prepared[site.name]) for site in self.sites() if site.name in prepared]
 
 
-def _mix(kept: Prepared, null: Prepared, dropped_B: Tensor) -> dict[str, Tensor]:
+def _mix(name: str, kept: Prepared, null: Prepared, dropped_B: Tensor) -> dict[str, Tensor]:
     """Take dropped samples from `null`, the others from `kept`."""
+    if other := [key for key in kept.keys() | null.keys() if key not in kept or key not in null]:
+        raise ConditionError(f"condition {name!r}: prepare and null do not both give {other[0]!r}")
+    if odd := [key for key, value in kept.items() if value.shape != null[key].shape or value.dtype != null[key].dtype]:
+        raise ConditionError(f"condition {name!r}: null gives {odd[0]!r} in another shape or dtype than prepare")
     shaped = {key: dropped_B.view(-1, *[1] * (value.ndim - 1)) for key, value in kept.items()}
     return {key: torch.where(shaped[key], null[key], value) for key, value in kept.items()}
 
@@ -185,7 +210,10 @@ class Step:
                 positions_BM3 = extra.positions_BM3
                 rotation_BMP = None if positions_BM3 is None else rotations(positions_BM3, axes, theta)
                 is_text = part.site.plan.extra_tokens == "text"
-                streams.append(Stream(extra.tokens_BMD, rotation_BMP, is_text=is_text))
+                tokens_BMD = extra.tokens_BMD
+                if extra.mask_BM is not None:  # nobody attends to these, but NaN times an attention of 0 is NaN
+                    tokens_BMD = tokens_BMD.masked_fill(~extra.mask_BM.unsqueeze(-1), 0.0)
+                streams.append(Stream(tokens_BMD, rotation_BMP, is_text=is_text))
         return streams
 
     def members(self, block: int) -> list[Member]:
@@ -222,8 +250,3 @@ def known_tokens(step: Step, vector_BD: Tensor | None, text_tokens: int = 0) -> 
     if mask_BL is None or vector_BD is None:
         return None
     return Known(vector_BD, nn.functional.pad(mask_BL, (0, text_tokens), value=False).unsqueeze(-1))
-
-
-def tensors_of(conditions: Conditions, name: str) -> dict[str, Any]:
-    """The weights of one condition by their names in the backbone's state dict: what its file holds."""
-    return {f"conditions.{name}.{key}": value for key, value in conditions[name].state_dict().items()}

@@ -38,6 +38,8 @@ def check_inputs(
 def check_latent(config: DiTConfig | T2XConfig, latent_BCTHW: Tensor) -> None:
     """Refuse a latent whose shape the model cannot take: DiTInputError."""
     shape = tuple(latent_BCTHW.shape)
+    if not latent_BCTHW.is_floating_point():
+        raise DiTInputError(f"the latent must be of floating-point numbers, found {latent_BCTHW.dtype}")
     if len(shape) != 5:
         raise DiTInputError(f"the latent must be [B, C, T, H, W], found shape {list(shape)}")
     if shape[1] != config.in_channels:
@@ -49,8 +51,9 @@ def check_latent(config: DiTConfig | T2XConfig, latent_BCTHW: Tensor) -> None:
 
 def check_numbers(name: str, value_B: Tensor, batch: int) -> None:
     """Refuse anything but one number per sample: DiTInputError."""
-    if tuple(value_B.shape) != (batch,):
-        raise DiTInputError(f"{name} must hold one number per sample, shape [{batch}], found {list(value_B.shape)}")
+    if not isinstance(value_B, Tensor) or tuple(value_B.shape) != (batch,):
+        found = list(value_B.shape) if isinstance(value_B, Tensor) else type(value_B).__name__
+        raise DiTInputError(f"{name} must hold one number per sample, shape [{batch}], found {found}")
 
 
 def check_text(config: DiTConfig | T2XConfig, text: TextTokens, batch: int) -> None:

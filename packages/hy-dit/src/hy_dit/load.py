@@ -16,7 +16,7 @@ from hy_weights import (
     unallocated,
 )
 from hy_weights.finite import require_finite
-from hy_weights.layout import outline
+from hy_weights.layout import Entry, View, outline
 from hy_weights.reading import CONFIG_FILE, config_as
 from torch import Tensor, nn
 
@@ -31,6 +31,8 @@ from hy_dit.widened import install_all
 
 _FOLDERS = ("transformer", "dit")
 """Where a whole pipeline keeps its transformer: diffusers', ours."""
+
+_CONDITIONS = "conditions."
 
 _ROPE_AXES = {128: (16, 56, 56)}
 """How a head's channels are shared between the axes, by their number. Weights don't tell."""
@@ -61,7 +63,8 @@ def load_dit(
         quantize_to: "fp8" or "int8" rounds the blocks' linear weights to 8 bits, one at a time as they are read, so
             that the full model is never in memory; None leaves them as they are stored.
         conditions: to install, by name. A checkpoint that was widened for them (image-to-video weights have 33 input
-            channels: 16, and 17 of the condition's) gives its further channels' weights to them, in their order.
+            channels: 16, and 17 of the condition's) gives its further channels' weights to them, in their order; one
+            that holds conditions' own weights gives them these.
 
     Raises:
         CheckpointError: the file or folder can't be read, isn't a HunyuanVideo transformer, or doesn't fit its config;
@@ -69,18 +72,24 @@ def load_dit(
         ConditionError: a condition does not fit the transformer.
         DiTConfigError: there is no such quantization.
     """
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise DiTConfigError(f"dtype is {dtype!r}; expected a torch.dtype, such as torch.bfloat16")
     path = located(path, _FOLDERS)
     scheme = None if quantize_to is None else scheme_named(quantize_to)
     stored = open_dit(path)
     with unallocated():
         dit = DiT(stored.config)
-    tensors = stored.tensors
+    own = [key for key in stored.tensors if conditions and key.startswith(_CONDITIONS)]
+    tensors = View(stored.tensors, {key: Entry((key,)) for key in stored.tensors if key not in own})
     if scheme is not None:
         tensors = _quantized(tensors, {name for name, _ in block_linears(dit)}, scheme, path, device)
     place_quantized(dit, tensors)
     load_strict(dit, tensors, source=path)
     require_finite(dit.state_dict(), source=path)
     install_all(dit, conditions or {})
+    if own:
+        read = {key.removeprefix(_CONDITIONS): stored.tensors[key] for key in own}
+        load_strict(dit.conditions, read, source=path)
     return dit.to(device=device, dtype=dtype or dit.img_in.proj.weight.dtype)
 
 

@@ -80,8 +80,12 @@ def save_lora(
 
 
 def layer_names(dit: DiT) -> LayerNames:
-    """Return what a transformer's layers are called, wherever LoRAs for it come from."""
-    layers = {name: layer for name, layer in dit.named_modules() if isinstance(layer, nn.Linear | nn.Conv3d)}
+    """Return what a transformer's layers, its conditions' aside, are called wherever LoRAs for it come from."""
+    layers = {
+        name: layer
+        for name, layer in dit.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv3d) and not name.startswith("conditions.")
+    }
     return LayerNames(
         shapes={name: layer.weight.shape for name, layer in layers.items()},
         width=dit.config.width,

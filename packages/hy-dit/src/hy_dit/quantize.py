@@ -140,6 +140,8 @@ def quantize_(dit: nn.Module, scheme: str) -> None:
             raise DiTConfigError(
                 f"{name} holds {linear.weight.dtype} weights already; quantizing twice only adds error"
             )
+        if type(linear) is not nn.Linear:
+            raise DiTConfigError(f"{name} is a {type(linear).__name__}; take adapters out, or merge them, before")
     while layers:
         name, linear = layers.popitem()  # so that the full weight is released before the next one is rounded
         replace_linear(dit, name, *quantize(linear.weight, chosen))

@@ -29,7 +29,10 @@ def rotary_table(grid: tuple[int, int, int], axes: tuple[int, int, int], theta: 
     Returns:
         rotation_LP, complex64.
     """
-    if torch.compiler.is_compiling():  # whose graph cannot hold what Python remembers
+    # A graph cannot hold what Python remembers; and tensors without data, or of a function transform, must not outlive
+    # what made them.
+    transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    if transformed or type(torch.empty(0)) is not Tensor:
         return rotations(_positions(grid, device), axes, theta)
     return _remembered(grid, axes, theta, device)
 

@@ -66,10 +66,9 @@ class Site(nn.Module):
         if not isinstance(given, Contribution):
             raise ConditionError(f"condition {self.name!r}: contribute gives {type(given).__name__}, not Contribution")
         given = _cast(given, latent_BCTHW.dtype)
-        if not torch.compiler.is_compiling():  # shapes were checked by the first call outside
-            wrong = self.plan.mismatches(given, self.host, latent_BCTHW)
-            if wrong:
-                raise ConditionError(f"condition {self.name!r} does not give what it planned: {'; '.join(wrong)}")
+        wrong = self.plan.mismatches(given, self.host, latent_BCTHW)
+        if wrong:
+            raise ConditionError(f"condition {self.name!r} does not give what it planned: {'; '.join(wrong)}")
         return given
 
     def after_block(self, block: int, video_BLD: Tensor, prepared: Mapping[str, Tensor]) -> Tensor:
@@ -82,22 +81,28 @@ class Site(nn.Module):
             return video_BLD
         tokens = video_BLD.shape[1]
         where = TokenSlice(0, tokens, tokens)
-        delta_BLD, mask_BL = self.condition.block_delta(block, video_BLD, where, prepared)
+        given = self.condition.block_delta(block, video_BLD, where, prepared)
+        if not isinstance(given, tuple) or len(given) != 2:
+            raise ConditionError(
+                f"condition {self.name!r}: block_delta gives {type(given).__name__}, not (delta_BLD, mask_BL or None)"
+            )
+        delta_BLD, mask_BL = given
         if delta_BLD.shape != video_BLD.shape:
             raise ConditionError(
                 f"condition {self.name!r}: block_delta after block {block} has shape {list(delta_BLD.shape)}, "
                 f"not {list(video_BLD.shape)}"
             )
         gate_D = self.block_gate[self.plan.block_ids.index(block)]
-        added_BLD = video_BLD + (gate_D * delta_BLD).type_as(video_BLD)
         if mask_BL is None:
-            return added_BLD
+            return video_BLD + (gate_D * delta_BLD).type_as(video_BLD)
         if mask_BL.shape != video_BLD.shape[:2] or mask_BL.dtype != torch.bool:
             raise ConditionError(
                 f"condition {self.name!r}: the mask after block {block} is {mask_BL.dtype} of shape "
                 f"{list(mask_BL.shape)}, not torch.bool of shape {list(video_BLD.shape[:2])}"
             )
-        return torch.where(mask_BL.unsqueeze(-1), added_BLD, video_BLD)
+        # Not only the sum: a gradient through NaN times 0 would be NaN.
+        delta_BLD = delta_BLD.masked_fill(~mask_BL.unsqueeze(-1), 0.0)
+        return torch.where(mask_BL.unsqueeze(-1), video_BLD + (gate_D * delta_BLD).type_as(video_BLD), video_BLD)
 
 
 def _shut(*shape: int) -> nn.Parameter:
@@ -120,6 +125,8 @@ def _plan(name: str, condition: Condition[Any], host: HostSpec) -> ConditionPlan
         )
     if len(set(plan.block_ids)) < len(plan.block_ids):
         raise ConditionError(f"condition {name!r} names a block twice: {plan.block_ids}")
+    if plan.extra_tokens not in ("none", "video", "text"):
+        raise ConditionError(f"condition {name!r}: extra_tokens is {plan.extra_tokens!r}, not none, video or text")
     if plan.latent_channels < 0:
         raise ConditionError(f"condition {name!r} wants {plan.latent_channels} input channels")
     return plan

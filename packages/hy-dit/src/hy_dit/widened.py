@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hy_dit.conditions import Conditions
+from hy_dit.errors import ConditionError
 from hy_dit.model import DiT
 
 
@@ -22,17 +23,24 @@ def install_all(dit: DiT, conditions: Mapping[str, nn.Module]) -> None:
         conditions: By name, in the order of their channels.
 
     Raises:
-        ConditionError: A condition does not fit the transformer.
+        ConditionError: A condition does not fit the transformer, or all together take another number of channels than
+            it was widened by.
     """
     config = dit.config
     narrow = Conditions(replace(dit.host_spec, latent_channels=config.out_channels))
     for name, condition in conditions.items():
         narrow.install(name, condition)
     channels = [site.plan.latent_channels for site in narrow.sites()]
-    if not sum(channels) or config.in_channels != config.out_channels + sum(channels):
+    surplus = config.in_channels - config.out_channels
+    if not sum(channels) or not surplus:
         for name, condition in conditions.items():
             dit.conditions.install(name, condition)
         return
+    if surplus != sum(channels):
+        raise ConditionError(
+            f"the checkpoint was widened by {surplus} input channels; the conditions take {sum(channels)}: "
+            f"{dict(zip(conditions, channels, strict=True))}"
+        )
     dit.config = replace(config, in_channels=config.out_channels)
     base, *parts = dit.img_in.proj.weight.detach().split([config.out_channels, *channels], dim=1)
     dit.img_in.proj.weight = nn.Parameter(base.clone())

@@ -27,7 +27,8 @@ class BlockOffload:
 
     It serves inference, and training around frozen weights **if each block is recomputed** (`recompute_blocks`, before
     or after): without, autograd would need weights that are gone, and says that they were "modified by an inplace
-    operation". Apply it last: after adapters, quantization and `to(...)`. The model's state dict is whole at any time.
+    operation". Apply it last: after adapters, quantization and `to(...)`. The model's state dict is whole at any time,
+    and what is written into a weight, wherever it is, stays.
 
     Args:
         module: the model, changed in place.
@@ -110,6 +111,7 @@ class _Block:
     def __init__(self, tensors: list[Tensor]) -> None:
         self.tensors = tensors
         self.hosted = [tensor.data for tensor in tensors]
+        self._versions: list[int] = []
         self.size = sum(aligned(tensor.nbytes) for tensor in tensors)
 
     def place(self, buffer: Tensor) -> None:
@@ -120,12 +122,20 @@ class _Block:
             place.copy_(hosted, non_blocking=True)
             tensor.data = place
             offset += aligned(hosted.nbytes)
+        self._versions = [_version(tensor) for tensor in self.tensors]
 
     def return_to_host(self) -> None:
         """Let the tensors have their data on the host, and tell autograd that what it may have saved is gone."""
-        for tensor, hosted in zip(self.tensors, self.hosted, strict=True):
+        for tensor, hosted, version in zip(self.tensors, self.hosted, self._versions, strict=True):
+            if _version(tensor) != version:  # somebody wrote into it, a merged LoRA say
+                hosted.copy_(tensor.data)
             tensor.data = hosted
         torch.autograd.graph.increment_version([tensor for tensor in self.tensors if not tensor.is_inference()])
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was written to; those of inference mode don't count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 class _Slot:
@@ -198,9 +208,16 @@ def _shared(module: nn.Module) -> set[int]:
     return {name for name, count in Counter(id(tensor) for tensor in _tensors(module)).items() if count > 1}
 
 
+def _transient(block: nn.Module) -> set[int]:
+    """Buffers that are no weights, such as an adapter's strength, which is set while the model runs."""
+    modules = block.modules()
+    return {id(module._buffers[name]) for module in modules for name in module._non_persistent_buffers_set}
+
+
 def _frozen(block: nn.Module, shared: set[int]) -> list[Tensor]:
     """What of a block can be away while it doesn't compute."""
-    frozen = [tensor for tensor in _tensors(block) if not tensor.requires_grad and id(tensor) not in shared]
+    staying = shared | _transient(block)
+    frozen = [tensor for tensor in _tensors(block) if not tensor.requires_grad and id(tensor) not in staying]
     if not frozen:
         raise ParallelError(
             f"a {type(block).__name__} has no frozen weight; requires_grad_(False) freezes what isn't trained"

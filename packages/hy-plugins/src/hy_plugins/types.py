@@ -94,7 +94,7 @@ class ConditionPlan:
     def mismatches(self, given: Contribution, host: HostSpec, latent_BCTHW: Tensor) -> list[str]:
         """Say, site by site, where `given` is not what this plan promised for that latent; empty when it is."""
         sizes = dict(zip("BCTHW", latent_BCTHW.shape, strict=True)) | {"D": host.width, "3": 3}
-        sizes["L"] = math.prod(sizes[axis] // patch for axis, patch in zip("THW", host.patch, strict=True))
+        sizes["L"] = math.prod([sizes[axis] // patch for axis, patch in zip("THW", host.patch, strict=True)])
         sizes["M"] = 0 if given.extra is None else given.extra.tokens_BMD.shape[1]
         joins, video, known = self.extra_tokens != "none", self.extra_tokens == "video", self.sets_token_time
         promised = {"channels_BCTHW": self.latent_channels > 0, "latent_BCTHW": self.adds_latent}

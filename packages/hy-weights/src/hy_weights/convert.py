@@ -96,6 +96,7 @@ def _write(
             with staged_file(output) as partial:
                 own = {CONFIG_KEY: json.dumps(dict(model.config))}
                 write_stream(partial, model.tensors, dtype, tell, own, source)
+                _require_free(output, form)  # it may have come to be meanwhile
             return
         with staged(output) as inside:
             ours, diffusers = FOLDER_FILES
@@ -103,5 +104,6 @@ def _write(
             write_stream(file, model.tensors, dtype, tell, source=source)
             (inside / CONFIG_FILE).write_text(config + "\n", encoding="utf-8")
             write_manifest(inside, provenance)
+            _require_free(output, form)
     except OSError as error:
         raise CheckpointError(f"{output}: can't be written ({error})") from error

@@ -53,7 +53,7 @@ class Layout:
         """Return the tensors under our names; a key without a rule keeps its own, and will be unexpected.
 
         Raises:
-            CheckpointError: Parts of joint tensors are missing.
+            CheckpointError: Parts of joint tensors are missing, or one is there under both names.
         """
         entries: dict[str, Entry] = {}
         lacking: set[str] = set()
@@ -65,7 +65,10 @@ class Layout:
                 continue
             parts = tuple(_key(name, numbers, kind) for name in rule.theirs)
             lacking.update(part for part in parts if part not in tensors)
-            entries[_key(rule.ours, numbers, kind)] = Entry(parts, _join(rule))
+            ours = _key(rule.ours, numbers, kind)
+            if ours in tensors and ours not in parts:
+                raise CheckpointError(f"keys {key!r}, of the layout of {self.name}, and {ours!r} mean the same weight")
+            entries[ours] = Entry(parts, _join(rule))
         if lacking:
             raise CheckpointError(
                 f"in the layout of {self.name}, parts of joint tensors are missing: {listing(sorted(lacking))}"

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -197,7 +198,7 @@ def _open_pickle(file: Path, *, mapped: bool) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{file}: holds more than tensors and plain values, and such files can execute code; it is not opened "
-            f"({_first_line(error)}). Ask its author for safetensors"
+            f"{_asked_for(error)}. Ask its author for safetensors"
         ) from error
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
         raise CheckpointError(
@@ -208,6 +209,12 @@ def _open_pickle(file: Path, *, mapped: bool) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(map(_is_named_tensor, content.items())):
         raise CheckpointError(f"{file}: not a state dict: expected names with a tensor each, bare or under {WRAPPERS}")
     return content
+
+
+def _asked_for(error: Exception) -> str:
+    """What a refused pickle wanted to call; torch's own message goes on to advise how to run it."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return f" (it asks for {found[1]})" if found else ""
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from hy_weights import LoRA, LoRAError, insert_lora, merge_loras
+from torch import nn
 
 
 def state_of(model):
@@ -66,12 +67,43 @@ def test_parameters_stay_the_same_objects(model, lora):
 
 
 def test_merges_end_in_reverse_order(model, lora):
+    before = state_of(model)
     first, second = merge_loras(model, [(lora, 1.0)]), merge_loras(model, [(lora, 0.5)])
     with pytest.raises(LoRAError, match="changed since this merge; unmerge the last merge first"):
         first.unmerge()
     second.unmerge()
+    first.unmerge()
+    assert unchanged(model, before)
+
+
+def test_a_layer_that_was_replaced_since_is_not_restored_in_vain(model, lora):
+    merged = merge_loras(model, [(lora, 1.0)])
+    model.last.weight = nn.Parameter(model.last.weight.detach().clone())
     with pytest.raises(LoRAError, match="changed since"):
-        first.unmerge()
+        merged.unmerge()
+
+
+def test_an_error_of_the_block_is_not_hidden_by_one_of_unmerging(model, lora):
+    def use():
+        with merge_loras(model, [(lora, 1.0)]):
+            model.last.weight.data.zero_()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        use()
+
+
+def test_weights_in_8_bits_are_not_added_to(model, lora):
+    model.last.weight = nn.Parameter(model.last.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(LoRAError, match="last holds 8-bit weights, to which nothing can be added; insert the LoRA"):
+        merge_loras(model, [(lora, 1.0)])
+
+
+def test_weights_in_float64_are_not_rounded(model, lora):
+    model.double()
+    before = state_of(model)
+    merge_loras(model, [(lora, 0.0)])
+    assert unchanged(model, before)
 
 
 def test_training_between_is_not_lost_silently(model, lora):

@@ -8,7 +8,7 @@ import os
 
 import torch
 from hy_plugins.types import TextTokens
-from hy_weights import load_strict, read_config_as, read_tensors, unallocated
+from hy_weights import load_strict, located, read_config_as, read_tensors, unallocated
 from torch import Tensor, nn
 
 from hy_dit.attention import AttentionFunction, attention
@@ -116,13 +116,14 @@ def load_t2x(path: str | os.PathLike[str], dtype: torch.dtype | None = None, dev
     """Load a transformer of the family, strictly.
 
     Args:
-        path: a folder with `config.json` and `model.safetensors`.
+        path: a folder with `config.json` and `model.safetensors`, or a hub id such as `hf://org/name`.
         dtype: of the weights; None keeps the dtype they are stored in.
         device: where the model goes.
 
     Raises:
         CheckpointError: a file is missing, damaged, or does not fit.
     """
+    path = located(path)
     with unallocated():
         model = T2X(read_config_as(path, T2XConfig))
     load_strict(model, read_tensors(path), source=path)

@@ -1,9 +1,9 @@
 """LoRAs beside a model's weights: for training them, and for changing their strength while the model runs.
 
-A `Linear` that gets an adapter becomes a `LoRALinear` in place: same module, same parameters, same names, so whatever
-holds the module, hooks it or trains its weight still does, and no block's code knows. The product goes through the
-rank, `(x @ down) @ up`: a parametrisation (`torch.nn.utils.parametrize`) would build `weight + up @ down`, as large as
-the weight, in every forward, and keep it for the backward.
+A linear layer that gets an adapter becomes an `Adapted` one in place: same module, same parameters, same names, so
+whatever holds the module, hooks it or trains its weight still does, and no block's code knows. The product goes through
+the rank, `(x @ down) @ up`: a parametrisation (`torch.nn.utils.parametrize`) would build `weight + up @ down`, as large
+as the weight, in every forward, and keep it for the backward.
 
 The state dict keeps every key it had. Each adapter adds two to its layer: `<layer>.adapters.<name>.down` and `.up`. To
 load a base checkpoint strictly, do it before the adapters are inserted or after they are removed.
@@ -12,6 +12,7 @@ load a base checkpoint strictly, do it before the adapters are inserted or after
 import math
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -64,8 +65,8 @@ class Adapter(nn.Module):
         return rows.view(out.shape)
 
 
-class LoRALinear(nn.Linear):
-    """A linear layer with adapters; `insert_lora` makes it of an `nn.Linear`, `remove_lora` makes it one again."""
+class Adapted(nn.Linear):
+    """A linear layer with adapters; `insert_lora` makes it of another, `remove_lora` makes it that again."""
 
     adapters: nn.ModuleDict
 
@@ -75,6 +76,12 @@ class LoRALinear(nn.Linear):
         for adapter in self.adapters.values():
             out = adapter(input, out)
         return out
+
+
+@cache
+def _adapted_class(base: type[nn.Linear]) -> type[Adapted]:
+    """What a layer of a class becomes: it computes as before, and then its adapters add to that."""
+    return type(f"Adapted{base.__name__}", (Adapted, base), {})
 
 
 def new_lora(
@@ -140,8 +147,8 @@ def insert_lora(
         dtype: of its parameters; they are cast to the input's dtype where they are used.
 
     Raises:
-        LoRAError: the LoRA doesn't fit the model or changes a layer that is not an `nn.Linear`, the name is taken, or
-            a number is out of its range. The model is unchanged.
+        LoRAError: the LoRA doesn't fit the model or changes a layer that is no `nn.Linear` (or a kind of it, such as
+            one with 8-bit weights), the name is taken, or a number is out of its range. The model is unchanged.
     """
     if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
         raise LoRAError(f"a LoRA's name is of letters, digits and underscores, and no reserved word, found {name!r}")
@@ -151,7 +158,7 @@ def insert_lora(
         raise LoRAError(f"a LoRA called {name!r} is already inserted; give this one another name, or remove that one")
     layers = fitting_layers(module, lora)
     for layer, found in layers.items():
-        if type(found) not in (nn.Linear, LoRALinear):
+        if not isinstance(found, nn.Linear):
             raise LoRAError(
                 f"{layer} is a {type(found).__name__}; only Linear takes an adapter. Merge this LoRA instead"
             )
@@ -204,7 +211,7 @@ def inserted_lora(module: nn.Module, name: str = "default") -> LoRA:
 
 
 def remove_lora(module: nn.Module, name: str = "default") -> None:
-    """Take an inserted LoRA out; with its last one gone, a layer is the `nn.Linear` that it was.
+    """Take an inserted LoRA out; with its last one gone, a layer is what it was.
 
     Raises:
         LoRAError: no LoRA of that name is inserted.
@@ -215,19 +222,19 @@ def remove_lora(module: nn.Module, name: str = "default") -> None:
             del layer.adapters[name]
         if not layer.adapters:
             del layer.adapters
-            layer.__class__ = nn.Linear  # pyright: ignore[reportAttributeAccessIssue]
+            layer.__class__ = type(layer).__bases__[1]
 
 
-def _adapted(linear: nn.Linear) -> LoRALinear:
-    if not isinstance(linear, LoRALinear):
-        linear.__class__ = LoRALinear
+def _adapted(linear: nn.Linear) -> Adapted:
+    if not isinstance(linear, Adapted):
+        linear.__class__ = _adapted_class(type(linear))
         linear.adapters = nn.ModuleDict()
-    assert isinstance(linear, LoRALinear)
+    assert isinstance(linear, Adapted)
     return linear
 
 
-def _lora_layers(module: nn.Module) -> list[tuple[str, LoRALinear]]:
-    return [(name, layer) for name, layer in module.named_modules() if isinstance(layer, LoRALinear)]
+def _lora_layers(module: nn.Module) -> list[tuple[str, Adapted]]:
+    return [(name, layer) for name, layer in module.named_modules() if isinstance(layer, Adapted)]
 
 
 def _adapters(module: nn.Module, name: str) -> Iterator[tuple[str, Adapter]]:

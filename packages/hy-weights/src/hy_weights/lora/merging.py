@@ -16,12 +16,12 @@ class MergedLoRAs:
     """What `merge_loras` gives: a way back. As a context manager it goes back when the block ends.
 
     Args:
-        originals: The weights that were changed, each with a copy from before; None: no copies were kept.
+        originals: The layers that were changed, each with a copy of its weight from before; None: no copies were kept.
     """
 
-    def __init__(self, originals: list[tuple[nn.Parameter, Tensor]] | None) -> None:
+    def __init__(self, originals: list[tuple[nn.Module, Tensor]] | None) -> None:
         self._originals = originals
-        self._versions = [weight._version for weight, _ in originals or ()]
+        self._merged = [_fingerprint(layer) for layer, _ in originals or ()]
 
     def unmerge(self) -> None:
         """Restore the weights that were there before, bit for bit; a second call does nothing.
@@ -32,7 +32,7 @@ class MergedLoRAs:
         """
         if self._originals is None:
             raise LoRAError("the weights from before this merge were not kept (keep_on=None); load the model again")
-        if any(weight._version != seen for (weight, _), seen in zip(self._originals, self._versions, strict=False)):
+        if any(_fingerprint(layer) != seen for (layer, _), seen in zip(self._originals, self._merged, strict=False)):
             raise LoRAError("the weights have changed since this merge; unmerge the last merge first")
         _restore(self._originals)
 
@@ -42,7 +42,11 @@ class MergedLoRAs:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.unmerge()
+        try:
+            self.unmerge()
+        except LoRAError:
+            if error is None:  # or else the block's own error is what matters
+                raise
 
 
 @torch.no_grad()
@@ -73,24 +77,28 @@ def merge_loras(
         The way back.
 
     Raises:
-        LoRAError: a LoRA doesn't fit the model, or a strength is not a finite number. The model is unchanged.
+        LoRAError: a LoRA doesn't fit the model, its weights are in 8 bits, or a strength is not a finite number. The
+            model is unchanged.
     """
     pairs = list(loras)
     if wrong := [strength for _, strength in pairs if not math.isfinite(strength)]:
         raise LoRAError(f"a LoRA's strength is a finite number, found {wrong[0]}")
     layers = {name: layer for lora, _ in pairs for name, layer in fitting_layers(module, lora).items()}
-    originals: list[tuple[nn.Parameter, Tensor]] = []
+    weights = {name: layer.weight for name, layer in layers.items() if isinstance(layer.weight, nn.Parameter)}
+    if rounded := [name for name, weight in weights.items() if weight.element_size() == 1]:
+        raise LoRAError(f"{rounded[0]} holds 8-bit weights, to which nothing can be added; insert the LoRA instead")
+    originals: list[tuple[nn.Module, Tensor]] = []
     try:
         for done, (name, layer) in enumerate(layers.items(), start=1):
             weight = layer.weight
             assert isinstance(weight, nn.Parameter)
             if keep_on is not None:
-                originals.append((weight, weight.detach().to(keep_on, copy=True)))
-            added = torch.zeros_like(weight, dtype=torch.float32)
+                originals.append((layer, weight.detach().to(keep_on, copy=True)))
+            added = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
             for lora, strength in pairs:
                 if name in lora.layers:
                     added += strength * lora.layers[name].delta(weight.device)
-            weight.copy_(added + weight.float())
+            weight.copy_(added + weight)
             progress(done, len(layers))
     except BaseException:
         _restore(originals)
@@ -98,8 +106,17 @@ def merge_loras(
     return MergedLoRAs(originals if keep_on is not None else None)
 
 
+def _fingerprint(layer: nn.Module) -> tuple[int, int, int]:
+    """Something that a change of the weight changes, or another in its place; the same on every device."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    bits = weight.detach().contiguous().view(-1).view(torch.int16 if weight.element_size() == 2 else torch.int32)
+    return id(weight), int(bits.sum(dtype=torch.int64)), int(bits[::7].sum(dtype=torch.int64))
+
+
 @torch.no_grad()
-def _restore(originals: list[tuple[nn.Parameter, Tensor]]) -> None:
-    for weight, original in originals:
-        weight.copy_(original)
+def _restore(originals: list[tuple[nn.Module, Tensor]]) -> None:
+    for layer, original in originals:
+        assert isinstance(layer.weight, Tensor)
+        layer.weight.copy_(original)
     originals.clear()

@@ -41,8 +41,8 @@ def write_lora(
         dtype: number format of the factors; None keeps theirs.
 
     Raises:
-        LoRAError: there is no such style, the name's ending is another, the LoRA is empty, or a layer is not the
-            model's.
+        LoRAError: there is no such style, it is no number format for one, the name's ending is another, the LoRA is
+            empty, or a layer is not the model's.
         CheckpointError: a factor holds NaN or infinity, or the place can't be written.
     """
     file = Path(file)
@@ -50,6 +50,8 @@ def write_lora(
         raise LoRAError(f"no LoRA key style {style!r}; there are {', '.join(STYLES)}")
     if file.suffix != ".safetensors":
         raise LoRAError(f"{file}: a LoRA is written as .safetensors")
+    if dtype is not None and (not dtype.is_floating_point or dtype.itemsize == 1):
+        raise LoRAError(f"a LoRA is written in float32, bfloat16 or float16, not in {dtype}")
     if unknown := [layer for layer in lora.layers if layer not in names.shapes]:
         raise LoRAError(f"{file}: the model has no layer {unknown[0]!r}, which this LoRA changes")
     if not lora.layers:
