@@ -124,14 +124,14 @@ def block_linears(dit: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
 def quantize_(dit: nn.Module, scheme: str) -> None:
     """Replace every linear layer of the blocks by a quantized one, layer by layer, where it is.
 
-    Adapters go on afterwards: a linear layer inside one would be quantized too.
+    Adapters go on afterwards (`hy_weights.insert_lora`): they train beside the 8-bit weights.
 
     Args:
         dit: a `DiT`.
         scheme: "fp8" (e4m3, a scale per layer, as released) or "int8" (a scale per output channel).
 
     Raises:
-        DiTConfigError: there is no such scheme, or a layer is quantized already.
+        DiTConfigError: there is no such scheme, or a layer is quantized already or has adapters.
     """
     chosen = scheme_named(scheme)
     layers = dict(block_linears(dit))
