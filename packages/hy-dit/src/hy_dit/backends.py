@@ -9,6 +9,7 @@ Shapes: B batch, L tokens, N heads, K head channels.
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
+from importlib import import_module
 from importlib.util import find_spec
 
 import torch
@@ -126,9 +127,7 @@ def _kernel(backend: SDPBackend, q_BNLK: Tensor, k_BNLK: Tensor, v_BNLK: Tensor,
 
 
 def _flash_attn(q_BNLK: Tensor, k_BNLK: Tensor, v_BNLK: Tensor, mask_BL: Tensor | None) -> Tensor:
-    from flash_attn import flash_attn_func  # pyright: ignore[reportMissingImports]
-
     if mask_BL is not None:
         raise NotImplementedError("flash-attn takes no mask of keys")
     parts = (part.transpose(1, 2) for part in (q_BNLK, k_BNLK, v_BNLK))
-    return flash_attn_func(*parts).transpose(1, 2)
+    return import_module("flash_attn").flash_attn_func(*parts).transpose(1, 2)
