@@ -75,7 +75,7 @@ def measure(row: str, folder: Path, device: str, velocity_file: Path) -> dict[st
     if device == "cuda":
         result["allocator_peak"] = torch.cuda.max_memory_allocated()
     if velocity_file.exists():
-        reference = torch.load(velocity_file)
+        reference = torch.load(velocity_file, weights_only=True)
         result["error"] = float((velocity - reference).norm() / reference.norm())
     else:
         torch.save(velocity, velocity_file)

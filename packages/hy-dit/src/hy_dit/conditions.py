@@ -23,7 +23,6 @@ from hy_dit.sites import Site
 Prepared: TypeAlias = Mapping[str, Tensor]
 """What a condition's `prepare` makes of a batch; every tensor begins with axis B."""
 
-
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
