@@ -83,7 +83,7 @@ def rms_norm(x_BLNK: Tensor, weight_K: Tensor) -> Tensor:
 
 def split_heads(qkv_BLD: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Cut the joint projection, 3 * D channels laid out (q, k, v), then heads, then K, into q, k and v, each BLNK."""
-    q_BLNK, k_BLNK, v_BLNK = qkv_BLD.unflatten(-1, (3, heads, -1)).unbind(2)
+    q_BLNK, k_BLNK, v_BLNK = (x_BLD.unflatten(-1, (heads, -1)) for x_BLD in qkv_BLD.chunk(3, dim=-1))
     return q_BLNK, k_BLNK, v_BLNK
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hy_dit.attention import RMSNorm, rms_norm, split_heads
+from hy_dit.attention import RMSNorm, rms_norm
 from hy_dit.frugal import gelu, gelu_of, hooked, keep_inputs, linear, owns_its_memory
 from hy_dit.joint import Heads, JointAttention, Stream
 from hy_dit.modulation import Modulation, Sublayer, modulate, sublayers
@@ -94,12 +94,27 @@ class DoubleBlock(nn.Module):
     def _heads(self, stream: Stream, attn: Sublayer) -> Heads:
         weights = self._weights(stream)
         qkv_BLD = linear(weights.attn_qkv, attn.modulate, stream.x_BLD)
-        return _heads(qkv_BLD, self.heads, weights.attn_q_norm, weights.attn_k_norm, stream.rotation)
+        qkv = qkv_BLD.chunk(3, dim=-1)
+        return _heads(qkv, self.heads, weights.attn_q_norm, weights.attn_k_norm, stream.rotation)
 
     def _update(self, stream: Stream, attn: Sublayer, mlp: Sublayer, heard_BLD: Tensor) -> Stream:
         weights = self._weights(stream)
         x_BLD = attn.add(stream.x_BLD, weights.attn_proj(heard_BLD))
         return replace(stream, x_BLD=mlp.add(x_BLD, weights.mlp(mlp.modulate(x_BLD))))
+
+
+class Wide(NamedTuple):
+    """What a single-stream block's first projection gives, as one and in parts that share its memory.
+
+    Attributes:
+        wide_BLD: All channels.
+        qkv: Queries, keys and values, each x_BLD.
+        hidden_BLD: What goes into the MLP's activation.
+    """
+
+    wide_BLD: Tensor
+    qkv: Sequence[Tensor]
+    hidden_BLD: Tensor
 
 
 class SingleBlock(nn.Module):
@@ -108,7 +123,7 @@ class SingleBlock(nn.Module):
     def __init__(self, width: int, heads: int, mlp_width: int) -> None:
         super().__init__()
         self.heads = heads
-        self.widths = (3 * width, mlp_width)
+        self.widths = (width, width, width, mlp_width)
         self.modulation = Modulation(width, 1)
         self.linear1 = nn.Linear(width, 3 * width + mlp_width)
         self.q_norm = RMSNorm(width // heads)
@@ -127,28 +142,28 @@ class SingleBlock(nn.Module):
             The streams, in their order.
         """
         steered = [sublayers(self.modulation, vector_BD, stream.known)[0] for stream in streams]
-        wide = [self._enter(stream, layer) for stream, layer in zip(streams, steered, strict=True)]
-        heard = attention(self._heads(stream, wide_BLD) for stream, wide_BLD in zip(streams, wide, strict=True))
-        parts = zip(streams, steered, wide, heard, strict=True)
-        return [self._leave(stream, layer, wide_BLD, heard_BLD) for stream, layer, wide_BLD, heard_BLD in parts]
+        entered = [self._enter(stream, layer) for stream, layer in zip(streams, steered, strict=True)]
+        heard = attention(self._heads(stream, wide) for stream, wide in zip(streams, entered, strict=True))
+        parts = zip(streams, steered, entered, heard, strict=True)
+        return [self._leave(stream, layer, wide, heard_BLD) for stream, layer, wide, heard_BLD in parts]
 
-    def _enter(self, stream: Stream, layer: Sublayer) -> Tensor:
-        """Return what goes into attention, 3 * D channels, and into the MLP, one after the other."""
-        return linear(self.linear1, layer.modulate, stream.x_BLD)
+    def _enter(self, stream: Stream, layer: Sublayer) -> Wide:
+        wide_BLD = linear(self.linear1, layer.modulate, stream.x_BLD)
+        # One split: of several slices, each would get a gradient of the whole width, zeros in all but its own place.
+        q_BLD, k_BLD, v_BLD, hidden_BLD = wide_BLD.split(self.widths, dim=-1)
+        return Wide(wide_BLD, (q_BLD, k_BLD, v_BLD), hidden_BLD)
 
-    def _heads(self, stream: Stream, wide_BLD: Tensor) -> Heads:
-        qkv_BLD = wide_BLD[..., : self.widths[0]]
-        return _heads(qkv_BLD, self.heads, self.q_norm, self.k_norm, stream.rotation)
+    def _heads(self, stream: Stream, wide: Wide) -> Heads:
+        return _heads(wide.qkv, self.heads, self.q_norm, self.k_norm, stream.rotation)
 
-    def _leave(self, stream: Stream, layer: Sublayer, wide_BLD: Tensor, heard_BLD: Tensor) -> Stream:
+    def _leave(self, stream: Stream, layer: Sublayer, wide: Wide, heard_BLD: Tensor) -> Stream:
         if owns_its_memory() and not hooked(self.linear1):
             # The values have been attended to: what was heard takes their place beside the MLP's hidden channels.
-            both_BLD = wide_BLD[..., self.widths[0] - heard_BLD.shape[-1] :]
-            both_BLD[..., : heard_BLD.shape[-1]] = heard_BLD
-            gelu_of(self.linear1, both_BLD[..., heard_BLD.shape[-1] :])
-            y_BLD = self.linear2(both_BLD)
+            wide.qkv[2].copy_(heard_BLD)
+            gelu_of(self.linear1, wide.hidden_BLD)
+            y_BLD = self.linear2(wide.wide_BLD[..., sum(self.widths[:2]) :])
         else:
-            y_BLD = linear(self.linear2, _beside, heard_BLD, wide_BLD[..., self.widths[0] :])
+            y_BLD = linear(self.linear2, _beside, heard_BLD, wide.hidden_BLD)
         return replace(stream, x_BLD=layer.add(stream.x_BLD, y_BLD))
 
 
@@ -157,9 +172,11 @@ def _beside(heard_BLD: Tensor, hidden_BLD: Tensor) -> Tensor:
     return torch.cat([heard_BLD, gelu(hidden_BLD)], dim=-1)
 
 
-def _heads(qkv_BLD: Tensor, heads: int, q_norm: RMSNorm, k_norm: RMSNorm, rotation: Tensor | None) -> Heads:
-    """Cut the joint projection into heads, norm queries and keys, and turn them if the stream is turned."""
-    q_BLNK, k_BLNK, v_BLNK = split_heads(qkv_BLD, heads)
+def _heads(
+    qkv: Sequence[Tensor], heads: int, q_norm: RMSNorm, k_norm: RMSNorm, rotation: Tensor | None
+) -> Heads:
+    """Cut queries, keys and values, each x_BLD, into heads; norm the first two and turn them if the stream is turned."""
+    q_BLNK, k_BLNK, v_BLNK = (x_BLD.unflatten(-1, (heads, -1)) for x_BLD in qkv)
     q_BLNK = keep_inputs(_turned, q_BLNK, q_norm.weight, rotation)
     return Heads(q_BLNK, keep_inputs(_turned, k_BLNK, k_norm.weight, rotation), v_BLNK)
 
