@@ -25,7 +25,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from hyvideo_plan.setup import Precision
-from hyvideo_plan.tracker import Moment, Tracker
+from hy_weights.tracker import Moment, Tracker
 
 if TYPE_CHECKING:
     from torch import nn
