@@ -20,12 +20,12 @@ from hy_dit.inputs import TrimmedText
 from hy_plugins import TextTokens
 from hy_vae3d import VAE3D, VAE3DConfig
 from hy_weights import insert_lora, new_lora, unallocated
+from hy_weights.tracker import Moment, Tracker
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from hyvideo_plan.setup import Precision
-from hy_weights.tracker import Moment, Tracker
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from hy_plugins import Plugins
-from hy_vae3d import VAE3D, Tiling
-from hy_vae3d.fitting import fitting_tiling
+from hy_vae3d import VAE3D
+from hy_vae3d.fitting import Wanted, fitting_tiling
 from rich.console import Console
 from torch import Tensor
 
@@ -32,7 +32,7 @@ class Coder:
 
     vae: VAE3D
     device: torch.device
-    tiling: str
+    tiling: Wanted
     console: Console
 
     @property
@@ -48,7 +48,10 @@ class Coder:
             VAEMemoryError: it does not fit in the memory that is free.
         """
         with self.console.status("measure what it needs"):
-            self.vae.tiling = fitting_tiling(self.vae, shape, self.tiling)
+            weight = self.vae.quant_conv.weight
+            self.vae.tiling = fitting_tiling(
+                self.vae.config, shape, self.tiling, dtype=weight.dtype, device=weight.device
+            )
         if self.vae.tiling and self.tiling == "auto":
             self.console.print("note: the whole clip at once does not fit in the memory that is free; tiles are used")
 
@@ -62,7 +65,7 @@ class Coder:
             del video_BCTHW
         frames, height, width = frames_THWC.shape[:3]
         with self.console.status("decode"):
-            video_BCTHW = self.vae.decode(posterior.mode())[:, :, :frames, :height, :width]
+            video_BCTHW = self.vae.decode(posterior.mode(), size=(frames, height, width))
         return np.stack([_levels(frame_CHW) for frame_CHW in video_BCTHW[0].unbind(1)])
 
 

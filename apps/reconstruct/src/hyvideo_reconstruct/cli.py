@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from hyvideo_reconstruct.errors import ReconstructError
 
@@ -48,7 +49,7 @@ class Request:
     short_side: int | None
     start: int
     frames: int | None
-    tiling: str
+    tiling: Literal["auto", "on", "off"]
     dtype: str
     device: str
     threads: int | None

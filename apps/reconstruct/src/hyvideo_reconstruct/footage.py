@@ -3,7 +3,7 @@
 Shapes: T frames, H height, W width, C channels (red, green, blue).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -27,7 +27,7 @@ class Footage:
 
     Attributes:
         path: where it is.
-        is_picture: whether it is a single picture.
+        picture_HWC: the picture, if it is one, as it is stored.
         fps: frames per second; 1 for a picture.
         start: number of the first frame that is read.
         frames: how many are read.
@@ -38,7 +38,7 @@ class Footage:
     """
 
     path: Path
-    is_picture: bool
+    picture_HWC: npt.NDArray[np.uint8] | None
     fps: Fraction
     start: int
     frames: int
@@ -47,6 +47,11 @@ class Footage:
     width: int
     crops: bool
 
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is a single picture."""
+        return self.picture_HWC is not None
+
     def read(self) -> Iterator[npt.NDArray[np.uint8]]:
         """Read the frames one after another, (H, W, 3) uint8.
 
@@ -54,8 +59,9 @@ class Footage:
             DataError: the video breaks off.
         """
         shape = fit if self.crops else resize
-        if self.is_picture:
-            frames = iter([_picture(self.path)])
+        frames: Iterable[npt.NDArray[np.uint8]]
+        if self.picture_HWC is not None:
+            frames = [self.picture_HWC]
         else:
             frames = iter_frames(self.path, start=self.start, stop=self.start + self.frames)
         for frame_HWC in frames:
@@ -66,16 +72,15 @@ def find_footage(request: Request) -> Footage:
     """Look at a file and work out what of it is read; frames are not.
 
     Raises:
-        ReconstructError: it does not exist, or has no such frames.
+        ReconstructError: it does not exist, is a damaged picture, or has no such frames.
         DataError: it is neither a picture nor a video.
     """
     path = request.source
     if not path.is_file():
         raise ReconstructError(f"{path}: no such file; give a video or a picture")
-    picture = _open_picture(path)
-    if picture is not None:
-        with picture:
-            width, height = ImageOps.exif_transpose(picture).size
+    picture_HWC = _picture(path)
+    if picture_HWC is not None:
+        height, width = picture_HWC.shape[:2]
         there, fps = 1, Fraction(1)
     else:
         info = probe(path)
@@ -86,7 +91,7 @@ def find_footage(request: Request) -> Footage:
     width, height = _size(width, height, request)
     return Footage(
         path=path,
-        is_picture=picture is not None,
+        picture_HWC=picture_HWC,
         fps=fps,
         start=request.start,
         frames=frames,
@@ -108,16 +113,12 @@ def _size(width: int, height: int, request: Request) -> tuple[int, int]:
     return width, height
 
 
-def _open_picture(path: Path) -> Image.Image | None:
-    try:
-        return Image.open(path, formats=_PICTURES)
-    except UnidentifiedImageError:
-        return None
-
-
-def _picture(path: Path) -> npt.NDArray[np.uint8]:
+def _picture(path: Path) -> npt.NDArray[np.uint8] | None:
+    """The picture, upright, (H, W, 3); None if the file is none."""
     try:
         with Image.open(path, formats=_PICTURES) as picture:
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except OSError as error:
+    except UnidentifiedImageError:
+        return None
+    except Exception as error:  # what Pillow raises for a damaged file depends on where the damage is
         raise ReconstructError(f"{path}: the picture is damaged ({error})") from error

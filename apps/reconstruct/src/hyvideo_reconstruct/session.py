@@ -70,9 +70,7 @@ def _check_place(out: Path, footage: Footage, *, overwrite: bool) -> None:
         raise ReconstructError(f"{out} can't be written: {folder}: {error.strerror}; choose another") from error
 
 
-def _write(
-    request: Request, footage: Footage, original_THWC: Frames, rebuilt_THWC: Frames, quality: Quality
-) -> None:
+def _write(request: Request, footage: Footage, original_THWC: Frames, rebuilt_THWC: Frames, quality: Quality) -> None:
     """Write both side by side, the input on the left."""
     if footage.is_picture:
         with staged(request.out) as stage:
@@ -99,8 +97,10 @@ def _report(request: Request, footage: Footage, coder: Coder, quality: Quality) 
     if not footage.is_picture:
         worst = quality.worst
         rows.append((f"worst frame, {footage.start + worst}", quality.psnr[worst], ssims[worst]))
-    how = f"{footage.width}x{footage.height}, {footage.frames} frames, {coder.told}"
-    table = Table("", "PSNR dB", "SSIM", title=f"{request.source} → {request.out}", caption=how, min_width=40)
+    table = Table("", "PSNR dB", "SSIM", box=None, pad_edge=False)
     for name, psnr, ssim in rows:
         table.add_row(name, f"{psnr:.2f}", "–" if ssim is None else f"{ssim:.4f}")
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    length = "a picture" if footage.is_picture else f"{footage.frames} frames"
+    console.print(f"{request.out}: {footage.width}x{footage.height}, {length}, {coder.told}", soft_wrap=True)
+    console.print(table)
