@@ -3,14 +3,17 @@
 Shapes: T frames, H height, W width, C channels.
 """
 
+import importlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLHunyuanVideo
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import AutoencoderKLHunyuanVideo
 from hy_data import write_video
 from hy_vae3d import VAE3D, VAE3DConfig
 from hy_weights import write_model
@@ -23,9 +26,7 @@ SIZES = ["--image-size", "32", "--video-size", "48", "32", "--frames", "5"]
 @pytest.fixture
 def quality(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    import vae_quality
-
-    return vae_quality
+    return importlib.import_module("vae_quality")
 
 
 @pytest.fixture
@@ -50,9 +51,8 @@ def write_both(folder):
     torch.manual_seed(0)
     vae = VAE3D(SMALL)
     write_model(folder / "ours", vae.state_dict(), asdict(SMALL))
-    theirs = AutoencoderKLHunyuanVideo(
-        latent_channels=4, block_out_channels=SMALL.channels, layers_per_block=1, norm_num_groups=4, scaling_factor=1.0
-    )
+    sizes = {"latent_channels": 4, "block_out_channels": SMALL.channels, "layers_per_block": 1, "norm_num_groups": 4}
+    theirs: Any = AutoencoderKLHunyuanVideo.from_config(sizes)
     theirs.load_state_dict(vae.state_dict())
     theirs.save_pretrained(folder / "theirs")
 
@@ -80,12 +80,14 @@ def test_ours_and_diffusers_with_the_same_weights_have_the_same_figures(quality,
 
 def test_an_autoencoder_for_images_codes_a_clip_frame_by_frame(quality, folder):
     torch.manual_seed(0)
-    AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-    ).save_pretrained("images-only")
+    sizes = {
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "block_out_channels": (8, 8),
+        "norm_num_groups": 4,
+    }
+    theirs: Any = AutoencoderKL.from_config(sizes)
+    theirs.save_pretrained("images-only")
     assert quality.main([str(folder), "--vae", "diffusers:images-only", *SIZES, "--out", "q.json"]) == 0
     (row,) = json.loads(Path("q.json").read_text())["results"]
     assert row["latent"] == "4 channels, image by image"
