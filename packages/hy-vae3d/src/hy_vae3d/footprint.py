@@ -114,6 +114,7 @@ class _Rehearsed:
     """
 
     def __init__(self, vae: VAE3D, name: str) -> None:
+        self._weights = list(vae.parameters())
         self._method: Callable[[Tensor], Tensor] = getattr(vae, name)
         self._seen: dict[torch.Size, _Call] = {}
         self.spared = 0
@@ -125,7 +126,7 @@ class _Rehearsed:
             held = torch.empty(call.peak, dtype=torch.uint8)
             del held
             return x_BCTHW.new_empty(call.shape)
-        with Tracker([x_BCTHW]) as tracker:
+        with Tracker([*self._weights, x_BCTHW]) as tracker:
             result_BCTHW = self._method(x_BCTHW)
         peak = max(held for _, held in tracker.moments)
         self._seen[x_BCTHW.shape] = _Call(peak, tracker.flops, result_BCTHW.shape)
