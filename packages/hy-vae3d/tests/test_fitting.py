@@ -5,7 +5,7 @@ from hy_vae3d.fitting import KERNELS, VAEMemoryError, fitting_tiling, free_memor
 from hy_vae3d.footprint import footprint
 
 SMALL = VAE3DConfig(latent_channels=4, channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=4)
-SHAPE = (33, 320, 256)
+SHAPE = (33, 640, 512)
 
 
 def needed(half, tiling, dtype=torch.float32):
@@ -37,15 +37,25 @@ def test_only_what_will_be_done_counts(free):
 
 
 def test_what_does_not_fit_is_said_with_what_would(free):
-    free(10**6)
+    free(400 * 10**6)
     with pytest.raises(VAEMemoryError) as caught:
         fitting_tiling(SMALL, SHAPE)
     both = [max(needed(half, tiling) for half in ("encode", "decode")) / 1e9 for tiling in (None, Tiling())]
     text = str(caught.value)
-    assert f"about {both[0]:.1f} GB at once or {both[1]:.1f} GB in tiles for 33 frames of 256x320 in float32" in text
-    assert "0.0 GB are free on cpu; take fewer or smaller frames" in text
+    assert (
+        f"about {both[0]:.1f} GB at once or about {both[1]:.1f} GB in tiles for 33 frames of 512x640 in float32" in text
+    )
+    assert "0.4 GB are free on cpu; take fewer or smaller frames" in text
     assert caught.value.exit_code == 2
     with pytest.raises(VAEMemoryError, match=r"at once for 33 .*; turn tiling on, take fewer"):
+        fitting_tiling(SMALL, SHAPE, "off")
+
+
+def test_what_one_tensor_exceeds_is_not_measured(free, monkeypatch):
+    one = 4 * 8 * 33 * 640 * 512
+    free(one - 1)
+    monkeypatch.setattr(fitting, "footprint", lambda *_, **__: pytest.fail("it was measured"))
+    with pytest.raises(VAEMemoryError, match=r"needs more than 0.3 GB at once for 33"):
         fitting_tiling(SMALL, SHAPE, "off")
 
 

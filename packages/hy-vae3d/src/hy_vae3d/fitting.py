@@ -62,17 +62,18 @@ def fitting_tiling(
         return choices[0]
     needed = []
     for tiling in choices:
+        least = frames * height * width * config.channels[0] * dtype.itemsize
+        if tiling is None and least > free:  # of one tensor of many: to measure all of them would take longer
+            needed.append(f"more than {_gigabytes(least)} at once")
+            continue
         found = [footprint(config, half, (frames, height, width), tiling=tiling, dtype=dtype) for half in halves]
-        needed.append(ceil(KERNELS * max(one.total for one in found)))
-        if needed[-1] <= free:
+        size = ceil(KERNELS * max(one.total for one in found))
+        if size <= free:
             return tiling
-    ways = [
-        f"{_gigabytes(size)} {'in tiles' if tiling else 'at once'}"
-        for size, tiling in zip(needed, choices, strict=True)
-    ]
+        needed.append(f"about {_gigabytes(size)} {'in tiles' if tiling else 'at once'}")
     advice = "turn tiling on, " if wanted == "off" else ""
     raise VAEMemoryError(
-        f"the VAE needs about {' or '.join(ways)} for {frames} frames of {width}x{height} in "
+        f"the VAE needs {' or '.join(needed)} for {frames} frames of {width}x{height} in "
         f"{str(dtype).removeprefix('torch.')}, and {_gigabytes(free)} are free on {device}; {advice}"
         "take fewer or smaller frames, bfloat16, or free memory"
     )

@@ -19,9 +19,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hy_vae3d.config import COMPRESSION, VAE3DConfig
 from hy_vae3d.model import VAE3D
+from hy_vae3d.pieces import coarsely
 from hy_vae3d.tiling import Tiling
 
 Half = Literal["encode", "decode"]
+
+_PIECES = 32
+"""That a layer works in here at most. Of huge clips there are more in truth: a few hundredths of the peak less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +75,7 @@ def footprint(
         vae = VAE3D(config).to(dtype).eval()
     vae.tiling = tiling
     frames, height, width = video_shape
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), coarsely(_PIECES):
         vae.to_empty(device="cpu")
         if half == "encode":
             part = _Rehearsed(vae, "_moments")
@@ -93,41 +97,53 @@ def footprint(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """What a call was seen to hold at most, to compute and to return."""
-
-    peak: int
-    flops: int
-    shape: torch.Size
-
-
 class _Rehearsed:
-    """Runs a method once for each shape; afterwards something of the same size stands for it, since tiles are many.
+    """Runs a method once, for the first and largest tile; afterwards something of its size stands for it.
 
     Args:
         vae: The method is replaced there.
         name: Of the method, which takes and gives one tensor.
 
     Attributes:
-        spared: Arithmetic of the calls that did not run.
+        spared: Arithmetic of the calls that did not run; a smaller tile counts by its size.
     """
 
     def __init__(self, vae: VAE3D, name: str) -> None:
         self._weights = list(vae.parameters())
         self._method: Callable[[Tensor], Tensor] = getattr(vae, name)
-        self._seen: dict[torch.Size, _Call] = {}
+        self._seen: _Call | None = None
         self.spared = 0
         setattr(vae, name, self)
 
     def __call__(self, x_BCTHW: Tensor) -> Tensor:
-        if call := self._seen.get(x_BCTHW.shape):
-            self.spared += call.flops
-            held = torch.empty(call.peak, dtype=torch.uint8)
-            del held
-            return x_BCTHW.new_empty(call.shape)
-        with Tracker([*self._weights, x_BCTHW]) as tracker:
-            result_BCTHW = self._method(x_BCTHW)
-        peak = max(held for _, held in tracker.moments)
-        self._seen[x_BCTHW.shape] = _Call(peak, tracker.flops, result_BCTHW.shape)
-        return result_BCTHW
+        if self._seen is None:
+            with Tracker([*self._weights, x_BCTHW]) as tracker:
+                result_BCTHW = self._method(x_BCTHW)
+            peak = max(held for _, held in tracker.moments)
+            self._seen = _Call(x_BCTHW.shape, result_BCTHW.shape, peak, tracker.flops)
+            return result_BCTHW
+        share = x_BCTHW.numel() / self._seen.given.numel()
+        self.spared += round(self._seen.flops * share)
+        held = torch.empty(round(self._seen.peak * share), dtype=torch.uint8)
+        del held
+        return x_BCTHW.new_empty(self._seen.result_of(x_BCTHW.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What a call was given and returned, held at most and computed."""
+
+    given: torch.Size
+    returned: torch.Size
+    peak: int
+    flops: int
+
+    def result_of(self, given: torch.Size) -> list[int]:
+        """The shape that a smaller tile's result has; the first frame stands alone."""
+        batch, _, frames, *sides = given
+        before, after = self.given, self.returned
+        grows = after[3] > before[3]
+        ct = COMPRESSION[0]
+        frames = (frames - 1) * ct + 1 if grows else (frames - 1) // ct + 1
+        sides = [side * now // then for side, now, then in zip(sides, after[3:], before[3:], strict=True)]
+        return [batch, after[1], frames, *sides]
