@@ -1,4 +1,7 @@
-"""One run of the command: gather, check everything, make, report."""
+"""One run of the command: gather, check everything, make, report.
+
+Shapes: B batch, C channels, T H W latent frames, height, width.
+"""
 
 import sys
 import time
