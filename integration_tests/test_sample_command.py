@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -92,3 +93,24 @@ def test_a_model_of_the_hub_that_is_in_its_cache_serves_offline(checkpoint, tmp_
         2,
         "error: hf://org/none: the hub can't be reached, and its cache on this machine has no copy\n",
     )
+
+
+KILLED_AT_THE_DECODING = [
+    sys.executable,
+    "-c",
+    "import os, signal, sys; from hy_plugins.cli import main; from hy_vae3d import VAE3D\n"
+    "VAE3D.decode = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+    "main()",
+]
+
+
+def test_a_run_that_is_killed_at_its_last_step_is_finished_later(checkpoint, tmp_path):
+    argv = ["sample", "a ball", "--model", str(checkpoint), "--size", "32x16"]
+    whole = hyvideo(*argv, "--out", "whole.mp4", folder=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    killed = subprocess.run([*KILLED_AT_THE_DECODING, *argv, "--out", "clip.mp4"], cwd=tmp_path, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert {file.name for file in tmp_path.iterdir()} == {"whole.mp4", "clip.latent.safetensors"}
+    done = hyvideo("sample", "--decode", "clip.latent.safetensors", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "clip.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()

@@ -1,6 +1,6 @@
 """Run a model for real, and print the most resident memory that it took, weights included, in bytes.
 
-Usage: reality.py KIND SIZES, with KIND sample, train, recompute, lora or mixed, and SIZES in JSON.
+Usage: reality.py KIND SIZES, with KIND sample, train, recompute, lora or mixed, or encode or decode, and SIZES in JSON.
 """
 
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from hy_dit import LORA_TARGETS, DiT, DiTConfig
 from hy_plugins import TextTokens
+from hy_vae3d import VAE3D, Tiling, VAE3DConfig
 from hy_weights import insert_lora, new_lora
 from torch.utils.checkpoint import checkpoint
 
@@ -28,8 +29,28 @@ def libraries() -> None:
     torch.optim.AdamW(layer.parameters(), fused=True).step()
 
 
+def run_vae(half: str, sizes: dict) -> None:
+    """Encode or decode a clip; what a first call loads for good is loaded before."""
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in sizes["config"].items()}
+    config, (frames, height, width) = VAE3DConfig(**values), sizes["video"]
+    shape = (3, frames, height, width)
+    if half == "decode":
+        shape = (config.latent_channels, (frames - 1) // 4 + 1, height // 8, width // 8)
+    dtype = getattr(torch, sizes["dtype"])
+    with torch.no_grad():
+        getattr(VAE3D(config).to(dtype), half)(torch.zeros(1, shape[0], 5, 16, 16, dtype=dtype))
+        before = resident("VmRSS")
+        vae = VAE3D(config).to(dtype)
+        vae.tiling = Tiling(**sizes["tiling"]) if sizes["tiling"] else None
+        getattr(vae, half)(torch.zeros(1, *shape, dtype=dtype))
+    print(resident("VmHWM") - before)
+
+
 def main(kind: str, sizes: dict) -> None:
     torch.manual_seed(0)
+    if kind in ("encode", "decode"):
+        run_vae(kind, sizes)
+        return
     libraries()
     before = resident("VmRSS")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in sizes["config"].items()}

@@ -8,8 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 from hy_dit import DiTConfig
-from hy_vae3d import VAE3DConfig
+from hy_vae3d import Tiling, VAE3DConfig
+from hy_vae3d.footprint import footprint
 from hyvideo_plan.estimate import estimate
 from hyvideo_plan.models import Model
 from hyvideo_plan.setup import Setup
@@ -59,7 +61,10 @@ def planned(kind, width):
 
 
 def measured(kind, width):
-    sizes = {"config": asdict(config(width)), "latent": LATENT[width], "text": TEXT, "rank": RANK}
+    return run(kind, {"config": asdict(config(width)), "latent": LATENT[width], "text": TEXT, "rank": RANK})
+
+
+def run(kind, sizes):
     command = [sys.executable, str(Path(__file__).parent / "reality.py"), kind, json.dumps(sizes)]
     done = subprocess.run(command, env=os.environ | MALLOC, capture_output=True, text=True, check=True)
     return int(done.stdout)
@@ -76,3 +81,16 @@ def test_a_small_run_takes_what_was_planned(kind):
 @pytest.mark.parametrize("kind", SETUPS)
 def test_a_run_of_140_million_parameters_takes_what_was_planned(kind):
     assert planned(kind, 768) == pytest.approx(measured(kind, 768), rel=0.1)
+
+
+VAE = VAE3DConfig(channels=(32, 64, 64, 64), layers_per_block=1, norm_groups=8)
+CLIP = (17, 192, 192)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads resident memory as Linux tells it")
+@pytest.mark.parametrize("half", ["encode", "decode"])
+@pytest.mark.parametrize("tiling", [None, {"tile_size": 128}], ids=["whole", "tiled"])
+def test_a_vae_takes_what_was_foretold(half, tiling):
+    found = footprint(VAE, half, CLIP, tiling=tiling and Tiling(**tiling), dtype=torch.bfloat16)
+    sizes = {"config": asdict(VAE), "video": CLIP, "tiling": tiling, "dtype": "bfloat16"}
+    assert run(half, sizes) == pytest.approx(found.total, rel=0.1)

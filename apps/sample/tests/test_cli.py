@@ -12,8 +12,8 @@ def test_only_what_is_given_is_passed_on():
 
 
 def test_every_setting_has_an_option():
-    argv = "--negative no --seed 1 --shift 2 --guidance 3 --frames 5 --fps 6 --dtype bfloat16 --device cpu".split()
-    request = parse(["a ball", "--size", "32x16", "--steps", "4", *argv])
+    argv = "--negative no --seed 1 --shift 2 --guidance 3 --frames 5 --fps 6 --dtype bfloat16".split()
+    request = parse(["a ball", "--size", "32x16", "--steps", "4", "--device", "cpu", "--tiling", "on", *argv])
     assert request.given.keys() == set(Settings.__dataclass_fields__)
     assert Settings(**request.given).fps == 6.0
 
@@ -21,7 +21,15 @@ def test_every_setting_has_an_option():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "nothing to sample: give a PROMPT, --prompts or --replay"),
+        ([], "nothing to sample: give a PROMPT, --prompts, --replay or --decode"),
+        (["--decode", "a.latent.safetensors", "--replay", "a.mp4"], "are two tasks"),
+        (["--decode", "a.latent.safetensors", "--prompts", "a.txt", "--out", "x"], "--prompts stands alone"),
+        (
+            ["--decode", "a.latent.safetensors", "--steps", "4", "--seed", "1"],
+            "settings are set; leave out seed, steps",
+        ),
+        (["a ball", "--decode", "a.latent.safetensors"], "settings are set; leave out prompt"),
+        (["a ball", "--tiling", "maybe"], "tiling is 'maybe'; it must be one of auto, on, off"),
         (["a ball", "--prompts", "a.txt", "--out", "x"], "--prompts stands alone"),
         (["--replay", "a.mp4", "--prompts", "a.txt", "--out", "x"], "--prompts stands alone"),
         (["--prompts", "a.txt"], "--prompts needs --out"),
@@ -63,3 +71,8 @@ def test_help_teaches_the_forms_and_the_defaults(capsys):
 def test_a_replay_may_change_settings():
     request = parse(["--replay", "clip.mp4", "--seed", "1"])
     assert (request.replay, request.given) == (Path("clip.mp4"), {"seed": 1})
+
+
+def test_a_latent_may_be_decoded_elsewhere_and_in_tiles():
+    request = parse(["--decode", "a.latent.safetensors", "--tiling", "on", "--device", "cpu"])
+    assert (request.decode, request.given) == (Path("a.latent.safetensors"), {"tiling": "on", "device": "cpu"})

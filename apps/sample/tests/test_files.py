@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from hy_data import NoSettings, NotAVideo, probe, read_settings, write_video
 from hyvideo_sample import files
-from hyvideo_sample.files import Record, check_place, read_record, slug, suffix, write_sample
+from hyvideo_sample.files import check_place, read_record, slug, suffix, write_sample
+from hyvideo_sample.record import Record
 from hyvideo_sample.settings import SampleError, Settings
 from PIL import Image
 

@@ -3,16 +3,14 @@
 from dataclasses import dataclass
 from math import ceil
 
-from hyvideo_plan.measure import Run, count_weights, measure_dit, measure_vae, vae_parameters
+import torch
+from hy_vae3d import Tiling
+from hy_vae3d.footprint import Half, footprint
+
+from hyvideo_plan.measure import Run, count_weights, measure_dit
 from hyvideo_plan.models import Model
 from hyvideo_plan.setup import Setup
 from hyvideo_plan.video import Video
-
-TILE = (65, 256, 256)
-"""Frames, height and width of the official pipeline's VAE tiles, the frame in front included."""
-
-TILE_STRIDE = (48, 192, 192)
-"""How far apart they lie: a quarter overlaps."""
 
 _MOMENTS = 2  # that AdamW keeps of each gradient
 _SCALES = 2 / 256 * 4  # bytes per weight of an 8-bit optimizer's block-wise scales
@@ -190,33 +188,21 @@ def resident_weights(model: Model, setup: Setup) -> int:
     return whole
 
 
-def _vae(model: Model, video: Video, setup: Setup, half: str) -> Phase:
-    """Encode or decode one clip after another; tiles are blended into a clip that is there whole."""
-    direction = "decode" if half == "decode" else "encode"
-    shape = (video.frames, video.height, video.width)
-    tile, tiles = shape, 1
-    if setup.tiled:
-        tile = tuple(min(size, most) for size, most in zip(shape, TILE, strict=True))
-        tiles = _tiles(shape)
-    run = measure_vae(model.vae, (tile[0], tile[1], tile[2]), setup.precision, direction)
-    clip = setup.weight_bytes * model.vae.in_channels * _volume(shape)
-    latent = setup.weight_bytes * model.vae.latent_channels * _volume(video.latent_grid)
-    whole = clip + latent if direction == "encode" else latent
-    if tiles > 1 and direction == "decode":
-        whole += 2 * clip  # the blended clip, and the tiles that it is made of
-    return Phase(
-        name=direction,
-        weights=setup.weight_bytes * vae_parameters(model.vae),
-        activations=run.peak() + whole,
-        flops=run.flops * tiles * setup.batch,
+def _vae(model: Model, video: Video, setup: Setup, half: Half) -> Phase:
+    """Encode or decode one clip after another."""
+    found = footprint(
+        model.vae,
+        half,
+        (video.frames, video.height, video.width),
+        tiling=Tiling() if setup.tiled else None,
+        dtype=torch.bfloat16 if setup.precision == "bfloat16" else torch.float32,
     )
-
-
-def _tiles(shape: tuple[int, int, int]) -> int:
-    count = 1
-    for size, tile, stride in zip(shape, TILE, TILE_STRIDE, strict=True):
-        count *= 1 if size <= tile else ceil(size / stride)
-    return count
+    return Phase(
+        name=half,
+        weights=found.weights,
+        activations=found.given + found.peak,
+        flops=found.flops * setup.batch,
+    )
 
 
 def _volume(grid: tuple[int, int, int]) -> int:

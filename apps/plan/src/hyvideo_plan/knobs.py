@@ -48,9 +48,9 @@ KNOBS = (
     ),
     Knob(
         name="VAE tiling",
-        by="not yet here: diffusers, for one",
+        by="hyvideo sample --tiling on, vae.tiling",
         saves="nearly all that the VAE holds for large or long clips",
-        costs="twice the VAE's arithmetic; blended seams",
+        costs="more of the VAE's arithmetic, by half to twice; blended seams",
         price=1,
         can_turn=lambda setup: not setup.tiled,
         turn=lambda setup: replace(setup, tiled=True),

@@ -12,20 +12,19 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hy_dit import LORA_TARGETS, T2X, DiT, DiTConfig, T2XConfig
 from hy_dit.inputs import TrimmedText
 from hy_plugins import TextTokens
-from hy_vae3d import VAE3D, VAE3DConfig
 from hy_weights import insert_lora, new_lora, unallocated
+from hy_weights.tracker import Moment, Tracker
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from hyvideo_plan.setup import Precision
-from hyvideo_plan.tracker import Moment, Tracker
 
 if TYPE_CHECKING:
     from torch import nn
@@ -119,29 +118,6 @@ def measure_dit(
                 block.forward = partial(checkpoint, block.forward, use_reentrant=False)
         given = _inputs(config, latent_shape, text_tokens)
         return _run(dit, partial(dit, *given), given, training=training)
-
-
-@cache
-def measure_vae(
-    config: VAE3DConfig, video_shape: tuple[int, int, int], precision: Precision, half: Literal["encode", "decode"]
-) -> Run:
-    """Run half of an autoencoder on one clip of those frames, height and width, or the latent of such a clip."""
-    frames, height, width = video_shape
-    with unallocated():
-        vae = VAE3D(config).to(torch.bfloat16 if precision == "bfloat16" else torch.float32)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        vae.to_empty(device="cpu")
-        shape = (config.in_channels, frames, height, width)
-        if half == "decode":
-            shape = (config.latent_channels, (frames - 1) // 4 + 1, height // 8, width // 8)
-        given_BCTHW = torch.empty(1, *shape, dtype=vae.quant_conv.weight.dtype)
-        return _run(vae, partial(getattr(vae, half), given_BCTHW), (given_BCTHW,), training=False)
-
-
-def vae_parameters(config: VAE3DConfig) -> int:
-    """Count an autoencoder's parameters."""
-    with unallocated():
-        return _numel(VAE3D(config).parameters())
 
 
 def blocks_of(dit: nn.Module) -> list[nn.Module]:

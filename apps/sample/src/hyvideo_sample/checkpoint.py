@@ -27,6 +27,7 @@ class Checkpoint:
         digest: SHA-256 of its manifest, which holds that of every file.
         defaults: the settings it was made for.
         dit: the sizes of its transformer.
+        vae: the sizes of its autoencoder.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Checkpoint:
     digest: str
     defaults: Settings
     dit: DiTConfig
+    vae: VAE3DConfig
 
     def check(self, settings: Settings) -> None:
         """Refuse settings that this model would not follow.
@@ -76,11 +78,12 @@ def open_checkpoint(name: str | None, plugins: Plugins) -> Checkpoint:
         raise SampleError(f"{folder} is no whole model: it lacks {', '.join(missing)}; a model folder has {has}")
     read_manifest(folder)
     dit = read_config_as(folder / "dit", DiTConfig)
-    channels = read_config_as(folder / "vae", VAE3DConfig).latent_channels
-    if channels != dit.in_channels:
-        raise SampleError(f"{folder}: the VAE has {channels} latent channels, the transformer {dit.in_channels}")
+    vae = read_config_as(folder / "vae", VAE3DConfig)
+    if vae.latent_channels != dit.in_channels:
+        channels = f"the VAE has {vae.latent_channels} latent channels, the transformer {dit.in_channels}"
+        raise SampleError(f"{folder}: {channels}")
     digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
-    return Checkpoint(name=name, folder=folder, digest=digest, defaults=_defaults(folder), dit=dit)
+    return Checkpoint(name=name, folder=folder, digest=digest, defaults=_defaults(folder), dit=dit, vae=vae)
 
 
 def _defaults(folder: Path) -> Settings:

@@ -12,19 +12,24 @@ from hyvideo_sample.settings import SampleError, Settings
 
 _USAGE = """hyvideo sample PROMPT --model MODEL [--out FILE] [option ...]
        hyvideo sample --prompts FILE --model MODEL --out FOLDER [option ...]
-       hyvideo sample --replay FILE [--out FILE] [option ...]"""
+       hyvideo sample --replay FILE [--out FILE] [option ...]
+       hyvideo sample --decode FILE [--out FILE] [option ...]"""
 
 _ABOUT = "Turn a prompt into a video, many prompts into many, or repeat a video from the settings stored in it."
 
 _NOTES = """A setting that is not given is the model's own (`sampling` in its config.json), or
 else the default above. The settings go into the file: --replay repeats them, and on
-the same machine and versions gives the same frames.
+the same machine and versions gives the same frames. Until a sample is written, its
+latent lies beside it as NAME.latent.safetensors: --decode finishes what was interrupted.
 
 examples:
   hyvideo sample "a white van drives to the right" --model demo/checkpoint --out van.mp4
   hyvideo sample "a red ball" --model demo/checkpoint --size 96x64 --frames 1 --out ball.png
   hyvideo sample --prompts captions.txt --model demo/checkpoint --out clips
   hyvideo sample --replay van.mp4 --seed 1 --out another-van.mp4"""
+
+_OF_DECODING = {"device", "tiling"}
+"""Settings that may still be chosen when a latent is decoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +41,8 @@ class Request:
         model: a bundled name, a folder or a hub id.
         prompts: a file with one prompt per line.
         replay: a sample to repeat.
+        decode: a latent to finish.
+        keep_latents: whether latents stay beside their samples.
         out: a file; with `prompts`, a folder.
         overwrite: whether existing files may be replaced.
         threads: CPU threads; None leaves it to torch.
@@ -45,6 +52,8 @@ class Request:
     model: str | None
     prompts: Path | None
     replay: Path | None
+    decode: Path | None
+    keep_latents: bool
     out: Path | None
     overwrite: bool
     threads: int | None
@@ -77,16 +86,27 @@ def parse(argv: Sequence[str]) -> Request:
     if size := options.pop("size", None):
         given["width"], given["height"] = size
     request = Request(given=given, **options)
-    if request.prompts and (request.replay or "prompt" in given):
-        raise SampleError("--prompts stands alone: leave out the PROMPT and --replay")
-    if not (request.prompts or request.replay or "prompt" in given):
-        raise SampleError("nothing to sample: give a PROMPT, --prompts or --replay; see `hyvideo sample --help`")
+    _require_one_task(request)
     if request.prompts and request.out is None:
         raise SampleError("--prompts needs --out, the folder that its videos go to")
     if request.threads is not None and request.threads < 1:
         raise SampleError(f"threads is {request.threads}; it must be at least 1")
     Settings(**given)
     return request
+
+
+def _require_one_task(request: Request) -> None:
+    if request.prompts and (request.replay or request.decode or "prompt" in request.given):
+        raise SampleError("--prompts stands alone: leave out the PROMPT, --replay and --decode")
+    if request.decode and request.replay:
+        raise SampleError("--decode and --replay are two tasks; give one of them")
+    if request.decode and (set_already := sorted(request.given.keys() - _OF_DECODING)):
+        names = ", ".join(set_already)
+        raise SampleError(f"--decode finishes a sample whose settings are set; leave out {names}")
+    if not (request.prompts or request.replay or request.decode or "prompt" in request.given):
+        raise SampleError(
+            "nothing to sample: give a PROMPT, --prompts, --replay or --decode; see `hyvideo sample --help`"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -105,7 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--prompts", metavar="FILE", type=Path, default=None, help="one prompt per line")
     text = "repeat this video or picture; settings that are given too replace its own"
     what.add_argument("--replay", metavar="FILE", type=Path, default=None, help=text)
-    text = "a bundled name (`hyvideo plugins`, kind model), a folder or hf://org/name. --replay finds it by itself"
+    text = "finish a sample whose latent was kept, NAME.latent.safetensors; the file stays"
+    what.add_argument("--decode", metavar="FILE", type=Path, default=None, help=text)
+    text = "a bundled name (`hyvideo plugins`, kind model), a folder or hf://org/name. --replay and --decode know it"
     what.add_argument("--model", metavar="MODEL", default=None, help=text)
 
     picture = parser.add_argument_group("settings: the video")
@@ -125,10 +147,14 @@ def _parser() -> argparse.ArgumentParser:
     text = f"float32 or bfloat16, which takes half the memory (default {usual.dtype})"
     way.add_argument("--dtype", metavar="TYPE", help=text)
     way.add_argument("--device", metavar="NAME", help="cpu, cuda, or auto: cuda when there is one (default auto)")
+    text = "decode in overlapping tiles: on, off, or auto: where the memory asks for it (default auto)"
+    way.add_argument("--tiling", metavar="HOW", help=text)
 
     rest = parser.add_argument_group("the rest")
     text = "an .mp4, or a .png for one frame; with --prompts a folder (default: named after prompt and seed)"
     rest.add_argument("--out", metavar="PLACE", type=Path, default=None, help=text)
+    text = "leave each latent beside its sample, as NAME.latent.safetensors"
+    rest.add_argument("--keep-latents", action="store_true", default=False, help=text)
     rest.add_argument("--overwrite", action="store_true", default=False, help="replace files that exist")
     rest.add_argument("--threads", metavar="N", type=int, default=None, help="CPU threads (default: torch decides)")
     return parser

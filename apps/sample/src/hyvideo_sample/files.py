@@ -6,8 +6,6 @@ Shapes: T frames, H height, W width, C channels (red, green, blue).
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -19,26 +17,11 @@ from hy_data.files import staged
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from hyvideo_sample.settings import SampleError, Settings, settings_from
+from hyvideo_sample.record import Record, record_from
+from hyvideo_sample.settings import SampleError, Settings
 
 _PNG_KEY = "Comment"
 _SLUG_LENGTH = 40
-_MADE_WITH = ("hyvideo-sample", "hy-textenc", "hy-dit", "hy-flow", "hy-vae3d", "hy-data", "torch", "av")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What a sample's file tells of how it was made.
-
-    Attributes:
-        settings: as they were, defaults included.
-        model: what the user called it.
-        model_sha256: of its manifest.
-    """
-
-    settings: Settings
-    model: str
-    model_sha256: str
 
 
 def suffix(settings: Settings) -> str:
@@ -79,9 +62,7 @@ def write_sample(path: Path, frames_THWC: npt.NDArray[np.uint8], record: Record)
     Raises:
         CannotWrite: the place is forbidden or full.
     """
-    packages = {name: version(name) for name in _MADE_WITH}
-    stored = {**asdict(record.settings), "model": record.model, "model_sha256": record.model_sha256}
-    stored |= {"packages": packages}
+    stored = record.stored()
     if path.suffix.lower() == ".mp4":
         write_video(path, frames_THWC, record.settings.fps, metadata=stored)
         return
@@ -98,13 +79,7 @@ def read_record(path: Path) -> Record:
         SampleError: the file is no sample, or a newer version's.
         DataError: the file is no video, or carries no settings.
     """
-    stored = dict(_png_settings(path) if path.suffix.lower() == ".png" else read_settings(path))
-    stored.pop("packages", None)
-    expected = asdict(Settings()).keys() | {"model", "model_sha256"}
-    if missing := sorted(expected - stored.keys()):
-        raise SampleError(f"{path} was not written by this `hyvideo sample`: its settings lack {', '.join(missing)}")
-    model, model_sha256 = str(stored.pop("model")), str(stored.pop("model_sha256"))
-    return Record(settings=settings_from(stored, path), model=model, model_sha256=model_sha256)
+    return record_from(_png_settings(path) if path.suffix.lower() == ".png" else read_settings(path), path)
 
 
 def _png_settings(path: Path) -> Mapping[str, Any]:

@@ -1,5 +1,7 @@
 """From prompts to files, with one part of the model in memory at a time: text encoder, transformer, VAE.
 
+Every latent is on disk before the VAE is loaded, and goes when its sample is written.
+
 Shapes: B batch, C channels, T H W frames/height/width, of the latent or of the video.
 """
 
@@ -9,19 +11,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from hy_dit import load_dit
 from hy_flow import embedded_guidance, guided, sample, sigmas
 from hy_plugins import HyError, Plugins, TextTokens
 from hy_textenc import load_text_encoder
-from hy_weights import verify
+from hy_vae3d import Tiling
+from hy_weights import CheckpointError, verify
 from torch import Tensor
 
 from hyvideo_sample.checkpoint import Checkpoint
-from hyvideo_sample.files import Record, write_sample
+from hyvideo_sample.decoding import pixels, unfinished
+from hyvideo_sample.files import write_sample
+from hyvideo_sample.latents import latent_place, write_latent
 from hyvideo_sample.progress import Stages
+from hyvideo_sample.record import Record
 from hyvideo_sample.settings import SampleError, Settings
 
 
@@ -36,14 +40,18 @@ class Pipeline:
         settings: of every sample, but the prompt.
         plugins: the autoencoder is one of their components.
         stages: where progress is shown.
+        keep_latents: whether latents stay when their samples are written.
         failures: what went wrong, by the file that could not be made for it.
+        kept: the files of latents that are on disk, by the sample they belong to.
     """
 
     checkpoint: Checkpoint
     settings: Settings
     plugins: Plugins
     stages: Stages
+    keep_latents: bool = False
     failures: dict[Path, HyError] = field(default_factory=dict)
+    kept: dict[Path, Path] = field(default_factory=dict)
 
     @torch.inference_mode()
     def run(self, prompts: Mapping[Path, str]) -> None:
@@ -55,8 +63,31 @@ class Pipeline:
         with self.stages.stage("check the model"):
             verify(self.checkpoint.folder)
         null_text, *texts = self._encode([self.settings.negative, *prompts.values()])
-        latents = self._denoise(dict(zip(prompts, texts, strict=True)), null_text)
-        self._decode(latents, prompts)
+        records = {out: self._record(prompt) for out, prompt in prompts.items()}
+        latents = self._denoise(dict(zip(prompts, texts, strict=True)), null_text, records)
+        self._decode(latents, records)
+
+    @torch.inference_mode()
+    def finish(self, out: Path, latent_BCTHW: Tensor, source: Path) -> None:
+        """Make a sample of a latent that was kept, with the settings' own prompt; the latent's file stays.
+
+        Args:
+            out: the sample's file.
+            latent_BCTHW: the latent.
+            source: its file.
+
+        Raises:
+            CheckpointError: as `run`.
+        """
+        with self.stages.stage("check the model"):
+            verify(self.checkpoint.folder)
+        self.kept[out] = source
+        self.keep_latents = True
+        self._decode({out: latent_BCTHW}, {out: self._record(self.settings.prompt)})
+
+    def _record(self, prompt: str) -> Record:
+        settings = replace(self.settings, prompt=prompt)
+        return Record(settings=settings, model=self.checkpoint.name, model_sha256=self.checkpoint.digest)
 
     def _encode(self, prompts: list[str]) -> list[TextTokens]:
         with self.stages.stage("load the text encoder"):
@@ -64,10 +95,12 @@ class Pipeline:
         with self.stages.stage("encode the prompt"), warnings.catch_warnings(record=True) as notes:
             texts = [encoder.encode([prompt]) for prompt in prompts]
         for note in notes:  # a prompt that was cut, say; as Python prints warnings, few would read it
-            self.stages.console.print(f"note: {note.message}", markup=False, highlight=False)
+            self.stages.note(str(note.message))
         return texts
 
-    def _denoise(self, texts: Mapping[Path, TextTokens], null_text: TextTokens) -> dict[Path, Tensor]:
+    def _denoise(
+        self, texts: Mapping[Path, TextTokens], null_text: TextTokens, records: Mapping[Path, Record]
+    ) -> dict[Path, Tensor]:
         """Sample the latent of each file, in the scale that the transformer knows."""
         with self.stages.stage("load the transformer"):
             dit = load_dit(self.checkpoint.folder / "dit", **self._format())
@@ -86,29 +119,43 @@ class Pipeline:
                 latent_BCTHW = sample(velocity, noise_BCTHW, schedule, on_step=lambda *_: step_done())
                 if latent_BCTHW.isfinite().all():
                     latents[out] = latent_BCTHW
+                    self._keep(out, latent_BCTHW, records[out])
                 else:
                     advice = "try --dtype float32, or less --guidance"
                     self.failures[out] = SampleError(f"{out}: the latent became infinite; {advice}")
         return latents
 
-    def _decode(self, latents: Mapping[Path, Tensor], prompts: Mapping[Path, str]) -> None:
+    def _keep(self, out: Path, latent_BCTHW: Tensor, record: Record) -> None:
+        """Write a latent; where that fails, decoding may still do."""
+        file = latent_place(out)
+        try:
+            write_latent(file, latent_BCTHW, record)
+        except CheckpointError as error:
+            self.stages.note(f"the latent is not kept: {error}")
+        else:
+            self.kept[out] = file
+
+    def _decode(self, latents: Mapping[Path, Tensor], records: Mapping[Path, Record]) -> None:
+        """Decode latents and write each to its file, whatever becomes of the others."""
         with self.stages.stage("load the VAE"):
             load_vae = self.plugins.load("autoencoder", "causal-3d")
             vae = load_vae(path=self.checkpoint.folder / "vae", **self._format())
+        vae.tiling = Tiling() if self.settings.tiling == "on" else None
         with self.stages.stage("decode and write", len(latents), "samples") as sample_done:
             for out, latent_BCTHW in latents.items():
-                raw_BCTHW = latent_BCTHW.to(**self._format()) / vae.scaling_factor
-                frames_THWC = _pixels(vae.decode(raw_BCTHW))
-                record = Record(
-                    settings=replace(self.settings, prompt=prompts[out]),
-                    model=self.checkpoint.name,
-                    model_sha256=self.checkpoint.digest,
-                )
                 try:
-                    write_sample(out, frames_THWC, record)
-                except HyError as error:
-                    self.failures[out] = error
+                    raw_BCTHW = latent_BCTHW.to(**self._format()) / vae.scaling_factor
+                    write_sample(out, pixels(vae.decode(raw_BCTHW)), records[out])
+                except (HyError, MemoryError, RuntimeError) as error:
+                    self.failures[out] = unfinished(out, error, self.settings, self.kept.get(out))
+                else:
+                    self._written(out)
                 sample_done()
+
+    def _written(self, out: Path) -> None:
+        """Remove the latent of a sample that is whole."""
+        if not self.keep_latents and (file := self.kept.pop(out, None)):
+            file.unlink(missing_ok=True)
 
     def _format(self) -> dict[str, Any]:
         """The number format and the device, as the loaders take them."""
@@ -125,9 +172,3 @@ def placed(settings: Settings) -> Settings:
         raise SampleError("device is 'cuda', but torch finds none here; --device cpu gives nearly the same video")
     found = "cuda" if torch.cuda.is_available() else "cpu"
     return replace(settings, device=found if settings.device == "auto" else settings.device)
-
-
-def _pixels(video_BCTHW: Tensor) -> npt.NDArray[np.uint8]:
-    """The frames of the first video, from [-1, 1] to 0..255."""
-    levels_BCTHW = (video_BCTHW.float().clamp(-1, 1) + 1) * 127.5
-    return levels_BCTHW[0].round().to(torch.uint8).permute(1, 2, 3, 0).cpu().numpy()

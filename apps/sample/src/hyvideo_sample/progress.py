@@ -37,6 +37,10 @@ class Stages(Progress):
         if total is None:
             self.update(task, total=1, completed=1)
 
+    def note(self, text: str) -> None:
+        """Print a line that is worth knowing but no error."""
+        self.console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
+
 
 class _Rate(ProgressColumn):
     """Done and all, and how fast it goes: `12/30 steps, 3.1/s`, or `3.1 s each` where that reads better."""

@@ -1,4 +1,7 @@
-"""One run of the command: gather, check everything, make, report."""
+"""One run of the command: gather, check everything, make, report.
+
+Shapes: B batch, C channels, T H W latent frames, height, width.
+"""
 
 import sys
 import time
@@ -11,9 +14,12 @@ from hy_plugins import HyError, Plugins
 
 from hyvideo_sample.checkpoint import Checkpoint, open_checkpoint
 from hyvideo_sample.cli import Request
-from hyvideo_sample.files import Record, check_place, read_record, slug, suffix
+from hyvideo_sample.decoding import prepared
+from hyvideo_sample.files import check_place, read_record, slug, suffix
+from hyvideo_sample.latents import finishing, latent_place, read_latent, sample_place
 from hyvideo_sample.pipeline import Pipeline, placed
 from hyvideo_sample.progress import Stages
+from hyvideo_sample.record import Record
 from hyvideo_sample.settings import SampleError, Settings
 
 
@@ -29,7 +35,7 @@ def run(request: Request) -> int:
     """
     started = time.monotonic()
     plugins = Plugins()
-    record = read_record(request.replay) if request.replay else None
+    latent_BCTHW, record = read_latent(request.decode) if request.decode else (None, _replayed(request))
     checkpoint = open_checkpoint(request.model or (record and record.model), plugins)
     if record:
         _compare_models(record, checkpoint, request)
@@ -38,22 +44,48 @@ def run(request: Request) -> int:
     prompts = _prompts(request, settings)
     for out in prompts:
         check_place(out, settings, overwrite=request.overwrite)
+        _check_latent(out, request)
     if request.threads:
         torch.set_num_threads(request.threads)
     with Stages() as stages:
-        pipeline = Pipeline(checkpoint=checkpoint, settings=settings, plugins=plugins, stages=stages)
-        pipeline.run(prompts)
+        settings = prepared(settings, checkpoint, stages)
+        keep = request.keep_latents
+        pipeline = Pipeline(checkpoint=checkpoint, settings=settings, plugins=plugins, stages=stages, keep_latents=keep)
+        try:
+            if request.decode and latent_BCTHW is not None:
+                (out,) = prompts
+                pipeline.finish(out, latent_BCTHW, request.decode)
+            else:
+                pipeline.run(prompts)
+        except BaseException:  # the user's Ctrl-C among them
+            for file in pipeline.kept.values():
+                stages.note(f"a latent is kept, so this finishes the sample: {finishing(file)}")
+            raise
     if pipeline.failures and not request.prompts:
         raise next(iter(pipeline.failures.values()))
     _report(prompts, pipeline.failures, settings, time.monotonic() - started, request)
     return 1 if pipeline.failures else 0
 
 
+def _replayed(request: Request) -> Record | None:
+    return read_record(request.replay) if request.replay else None
+
+
+def _check_latent(out: Path, request: Request) -> None:
+    """Refuse to sample again what only waits for its decoding."""
+    file = latent_place(out)
+    if file.exists() and not request.overwrite and not request.decode:
+        raise SampleError(
+            f"{file} exists already: an earlier run's latent. To make its sample: {finishing(file)}. To replace it, "
+            "give --overwrite"
+        )
+
+
 def _compare_models(record: Record, checkpoint: Checkpoint, request: Request) -> None:
     """Refuse to repeat a sample with another model, unless that model was asked for."""
     if record.model_sha256 == checkpoint.digest:
         return
-    what = f"{request.replay} was made with another model than {checkpoint.name} is now"
+    what = f"{request.replay or request.decode} was made with another model than {checkpoint.name} is now"
     if not request.model:
         digests = f"manifest {record.model_sha256[:12]} then, {checkpoint.digest[:12]} now"
         raise SampleError(f"{what} ({digests}); give --model with the old one's place, or {checkpoint.name} to use it")
@@ -66,6 +98,8 @@ def _prompts(request: Request, settings: Settings) -> dict[Path, str]:
     if request.prompts is None:
         if request.out:
             return {request.out: settings.prompt}
+        if request.decode:
+            return {sample_place(request.decode, settings): settings.prompt}
         if request.replay:
             return {request.replay.with_name(f"{request.replay.stem}-replay{ending}"): settings.prompt}
         return {Path(f"{slug(settings.prompt)}-{settings.seed}{ending}"): settings.prompt}

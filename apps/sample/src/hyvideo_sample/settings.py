@@ -24,7 +24,7 @@ _RANGES = {  # beyond these lies a slip of the finger, not a video
     "frames": (1, 16_385),
     "fps": (0.1, 1000),
 }
-_CHOICES = {"dtype": ("float32", "bfloat16"), "device": ("auto", "cpu", "cuda")}
+_CHOICES = {"dtype": ("float32", "bfloat16"), "device": ("auto", "cpu", "cuda"), "tiling": ("auto", "on", "off")}
 
 
 class SampleError(HyError, ValueError):
@@ -48,6 +48,7 @@ class Settings:
         fps: frames per second.
         dtype: number format of the weights and of the arithmetic.
         device: where it is computed; `auto` takes CUDA when it is there.
+        tiling: whether the VAE decodes in overlapping tiles; `auto` where the whole video does not fit in memory.
 
     Raises:
         SampleError: names the value, and what it must be.
@@ -65,6 +66,7 @@ class Settings:
     fps: float = 24.0
     dtype: str = "float32"
     device: str = "auto"
+    tiling: str = "auto"
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -13,6 +13,8 @@ G groups of channels, R rows of pixels.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
@@ -30,8 +32,20 @@ _EPS = 1e-12
 _FRAMES = 8
 """Of a piece, where there are as many: two more at its front are normed for it alone."""
 
+_most_pieces: ContextVar[int] = ContextVar("_most_pieces", default=1 << 62)
+
 Place = tuple[slice, slice, slice, slice]
 """Where a piece belongs in a [B, C, T, H, W] tensor."""
+
+
+@contextmanager
+def coarsely(pieces: int) -> Iterator[None]:
+    """Cut large clips into about so many pieces, not more: for runs without data, where pieces only cost time."""
+    token = _most_pieces.set(pieces)
+    try:
+        yield
+    finally:
+        _most_pieces.reset(token)
 
 
 def overwrites() -> bool:
@@ -85,6 +99,7 @@ class Window(NamedTuple):
         """Yield frames and rows of the result, in pieces of a handy size."""
         frames, height = ((size - 1) // step + 1 for size, step in zip(x_BCTHW.shape[2:4], self.stride, strict=True))
         budget = _ELEMENTS.get(x_BCTHW.device.type, _ELEMENTS_ELSEWHERE)
+        budget = max(budget, x_BCTHW[0].numel() // _most_pieces.get())
         row = x_BCTHW.shape[1] * x_BCTHW.shape[4] * self.stride[0] * self.stride[1]
         long = min(frames, _FRAMES)
         high = max(1, budget // (row * (long + self.taps[0] - 1)) - self.taps[1] + 1)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hyvideo_plan.tracker import Tracker
+from hy_weights.tracker import Tracker
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
