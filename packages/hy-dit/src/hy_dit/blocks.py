@@ -173,7 +173,7 @@ def _beside(heard_BLD: Tensor, hidden_BLD: Tensor) -> Tensor:
 
 
 def _heads(qkv: Sequence[Tensor], heads: int, q_norm: RMSNorm, k_norm: RMSNorm, rotation: Tensor | None) -> Heads:
-    """Cut queries, keys and values, each x_BLD, into heads; norm the first two and turn them if the stream is turned."""
+    """Cut queries, keys and values, each x_BLD, into heads; norm the first two, turn them if the stream is."""
     q_BLNK, k_BLNK, v_BLNK = (x_BLD.unflatten(-1, (heads, -1)) for x_BLD in qkv)
     q_BLNK = keep_inputs(_turned, q_BLNK, q_norm.weight, rotation)
     return Heads(q_BLNK, keep_inputs(_turned, k_BLNK, k_norm.weight, rotation), v_BLNK)
