@@ -55,7 +55,7 @@ def test_an_image_is_its_own_still_video_prefix(vae, dtype):
 @pytest.mark.parametrize(
     ("shape", "hint"),
     [
-        ((1, 3, 6, 16, 16), "cut to 5 or extend to 9"),
+        ((1, 3, 6, 16, 16), "cut to 5, extend to 9, or"),
         ((1, 3, 5, 17, 16), "crop to 16x16"),
         ((1, 4, 5, 16, 16), r"\[B, 3, T, H, W\]"),
         ((3, 5, 16, 16), r"\[B, 3, T, H, W\]"),

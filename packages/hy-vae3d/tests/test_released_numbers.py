@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hy_vae3d import VAE3D, VAE3DConfig
+from hy_vae3d import VAE3D, Tiling, VAE3DConfig
 from safetensors.torch import load_file
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -37,6 +37,36 @@ def test_encode_and_decode_match_the_fixtures(name, case):
         torch.testing.assert_close(posterior.logvar, numbers["out.logvar"], atol=5e-6, rtol=0)
         torch.testing.assert_close(vae.decode(numbers["out.mean"]), numbers["out.decode_mean"], atol=3e-5, rtol=0)
         torch.testing.assert_close(vae.decode(numbers["in.z"].float()), numbers["out.decode_z"], atol=3e-5, rtol=0)
+
+
+PARTS = {"tiled": {}, "spatial": {"temporal": False}, "temporal": {"spatial": False}}
+
+
+def fixture_tiling(case, **parts):
+    tile = json.loads((FIXTURES / "vae_tiny_z4.json").read_text())["cases"][case]["tile"]
+    return Tiling(
+        tile_size=tile["tile_sample_min_size"],
+        tile_frames=tile["tile_sample_min_tsize"],
+        overlap=tile["tile_overlap_factor"],
+        **parts,
+    )
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("case", ["tiled", "tiled_long", "tiled_image"])
+def test_tiles_give_the_released_numbers(case, part):
+    vae = fixture_vae("z4")
+    vae.tiling = fixture_tiling(case, **PARTS[part])
+    encoded = load_file(FIXTURES / f"vae_tiny_z4.{case}.encode.safetensors")
+    decoded = load_file(FIXTURES / f"vae_tiny_z4.{case}.decode.safetensors")
+    if part != "tiled":
+        decoded |= load_file(FIXTURES / f"vae_tiny_z4.{case}.decode_{part}.safetensors")
+    with torch.no_grad():
+        posterior = vae.encode(encoded["in.x"].float())
+        torch.testing.assert_close(posterior.mean, encoded[f"{part}.mean"], atol=5e-6, rtol=0)
+        torch.testing.assert_close(posterior.logvar, encoded[f"{part}.logvar"], atol=5e-6, rtol=2e-6)
+        video_BCTHW = vae.decode(decoded["in.z"].float())
+    torch.testing.assert_close(video_BCTHW, decoded[f"{part}.decode"].float(), atol=1e-4, rtol=0)
 
 
 def test_released_size():

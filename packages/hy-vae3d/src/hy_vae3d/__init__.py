@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from hy_vae3d.load import load_vae
     from hy_vae3d.model import VAE3D, VAEInputError
     from hy_vae3d.posterior import Posterior
+    from hy_vae3d.tiling import Tiling
 
 __all__ = [
     "VAE3D",
     "Posterior",
+    "Tiling",
     "VAE3DConfig",
     "VAEConfigError",
     "VAEInputError",
@@ -23,6 +25,7 @@ __all__ = [
 
 _HOME = {
     "Posterior": "hy_vae3d.posterior",
+    "Tiling": "hy_vae3d.tiling",
     "VAE3D": "hy_vae3d.model",
     "VAE3DConfig": "hy_vae3d.config",
     "VAEConfigError": "hy_vae3d.config",

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from hy_vae3d.coder import Decoder, Encoder
 from hy_vae3d.config import COMPRESSION, VAE3DConfig
+from hy_vae3d.conv import pad_with_edges
 from hy_vae3d.posterior import Posterior
+from hy_vae3d.tiling import Tiling
 
 FIRST_LOGVAR = -6.0
 
@@ -22,6 +24,9 @@ class VAE3D(nn.Module):
     """Compresses a clip 4 times in time and 8 times in height and width.
 
     Frame 0 stands alone, so that an image is a clip of one frame; parameters carry the released names.
+
+    Attributes:
+        tiling: How large clips are cut into tiles; None: not at all. The released pipeline always uses `Tiling()`.
     """
 
     compression = COMPRESSION
@@ -29,6 +34,7 @@ class VAE3D(nn.Module):
     def __init__(self, config: VAE3DConfig) -> None:
         super().__init__()
         self.config = config
+        self.tiling: Tiling | None = None
         moments = 2 * config.latent_channels
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
@@ -48,11 +54,13 @@ class VAE3D(nn.Module):
         """What a raw latent is multiplied by for the diffusion model."""
         return self.config.scaling_factor
 
-    def encode(self, video_BCTHW: Tensor) -> Posterior:
+    def encode(self, video_BCTHW: Tensor, *, pad: bool = False) -> Posterior:
         """Compress a clip.
 
         Args:
             video_BCTHW: [B, 3, T, H, W] in [-1, 1]; T is 4n+1, H and W are multiples of 8.
+            pad: Take any T, H and W: the last frame, row and column are repeated until they fit. `decode` cuts them
+                off again if it is given the clip's size.
 
         Returns:
             The posterior over raw latents [B, latent, (T-1)/4+1, H/8, W/8].
@@ -60,11 +68,25 @@ class VAE3D(nn.Module):
         Raises:
             VAEInputError: The shape is another one.
         """
-        self._check_video(video_BCTHW)
-        return Posterior.from_moments(self.quant_conv(self.encoder(video_BCTHW)))
+        if video_BCTHW.ndim != 5 or video_BCTHW.shape[1] != self.config.in_channels or 0 in video_BCTHW.shape:
+            raise VAEInputError(f"a clip is [B, {self.config.in_channels}, T, H, W], got {list(video_BCTHW.shape)}")
+        if pad:
+            video_BCTHW = _padded(video_BCTHW)
+        self._check_size(*video_BCTHW.shape[2:])
+        moments_BCTHW = (
+            self._moments(video_BCTHW) if self.tiling is None else self.tiling.encode(video_BCTHW, self._moments)
+        )
+        return Posterior.from_moments(moments_BCTHW)
 
-    def decode(self, latent_BCTHW: Tensor) -> Tensor:
-        """Turn raw latents [B, latent, T, H, W] into a clip [B, 3, 4*(T-1)+1, 8*H, 8*W], about [-1, 1], not clamped.
+    def decode(self, latent_BCTHW: Tensor, *, size: tuple[int, int, int] | None = None) -> Tensor:
+        """Turn raw latents into a clip.
+
+        Args:
+            latent_BCTHW: [B, latent, T, H, W].
+            size: Frames, height and width that the clip is cut to, such as those of a clip that was padded; None: all.
+
+        Returns:
+            [B, 3, 4*(T-1)+1, 8*H, 8*W] or `size`, about [-1, 1], not clamped.
 
         Raises:
             VAEInputError: The tensor is not a latent of this VAE.
@@ -73,19 +95,28 @@ class VAE3D(nn.Module):
             raise VAEInputError(
                 f"a latent of this VAE is [B, {self.latent_channels}, T, H, W], got {list(latent_BCTHW.shape)}"
             )
+        video_BCTHW = self._clip(latent_BCTHW) if self.tiling is None else self.tiling.decode(latent_BCTHW, self._clip)
+        if size is None:
+            return video_BCTHW
+        return video_BCTHW[:, :, : size[0], : size[1], : size[2]]
+
+    def _moments(self, video_BCTHW: Tensor) -> Tensor:
+        return self.quant_conv(self.encoder(video_BCTHW))
+
+    def _clip(self, latent_BCTHW: Tensor) -> Tensor:
         return self.decoder(self.post_quant_conv(latent_BCTHW))
 
-    def _check_video(self, video_BCTHW: Tensor) -> None:
-        if video_BCTHW.ndim != 5 or video_BCTHW.shape[1] != self.config.in_channels or 0 in video_BCTHW.shape:
-            raise VAEInputError(f"a clip is [B, {self.config.in_channels}, T, H, W], got {list(video_BCTHW.shape)}")
-        frames, height, width = video_BCTHW.shape[2:]
+    def _check_size(self, frames: int, height: int, width: int) -> None:
         ct, ch, cw = self.compression
         if (frames - 1) % ct:
             shorter = (frames - 1) // ct * ct + 1
-            raise VAEInputError(f"{frames} frames are not 4n+1: cut to {shorter} or extend to {shorter + ct}")
+            raise VAEInputError(
+                f"{frames} frames are not 4n+1: cut to {shorter}, extend to {shorter + ct}, or encode with pad=True"
+            )
         if height % ch or width % cw:
             raise VAEInputError(
-                f"{height}x{width} pixels are not multiples of 8: crop to {height // ch * ch}x{width // cw * cw}"
+                f"{height}x{width} pixels are not multiples of 8: crop to {height // ch * ch}x{width // cw * cw}, "
+                "or encode with pad=True"
             )
 
     @torch.no_grad()
@@ -110,3 +141,10 @@ class VAE3D(nn.Module):
         quant.bias[latent:] -= 2 * std_C.log()
         post.bias += post.weight[:, :, 0, 0, 0] @ mean_C
         post.weight *= std_C.view(1, -1, 1, 1, 1)
+
+
+def _padded(video_BCTHW: Tensor) -> Tensor:
+    """Repeat the last frame, row and column until the VAE can take the clip."""
+    frames, height, width = video_BCTHW.shape[2:]
+    ct, ch, cw = COMPRESSION
+    return pad_with_edges(video_BCTHW, (0, -width % cw, 0, -height % ch, 0, (1 - frames) % ct))
