@@ -3,10 +3,9 @@
 Shapes: B batch, C channels, T H W frames, height, width. Pixels are in [-1, 1].
 """
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import LightningModule
@@ -20,13 +19,16 @@ from torch.optim.lr_scheduler import LambdaLR
 from hy_vae3d.config import VAE3DConfig, VAEConfigError
 from hy_vae3d.discriminator import PatchDiscriminator
 from hy_vae3d.inflate import inflate as inflate_time
+from hy_vae3d.lightning import draws
 from hy_vae3d.lightning.schedule import warmup_and_cosine
 from hy_vae3d.lightning.validation import psnr, show, side_by_side, ssim
 from hy_vae3d.load import load_vae
 from hy_vae3d.losses import adaptive_weight, hinge_for_discriminator, hinge_for_generator, reconstruction_loss
 from hy_vae3d.model import VAE3D
-from hy_vae3d.posterior import Posterior
 from hy_vae3d.tiling import Tiling
+
+if TYPE_CHECKING:
+    from hy_vae3d.perceptual import PerceptualDistance
 
 
 class VAETraining(LightningModule):
@@ -160,13 +162,15 @@ class VAETraining(LightningModule):
         Returns:
             The reconstruction, and what the VAE is trained on: the weighted sum under `loss`, and each term by itself.
         """
-        with self._tiled(self._tosses_tiles(batch_idx)):
+        place = self._place(batch_idx)
+        with self._tiled(draws.happens(self.tiling_probability, "tiling", *place)):
             posterior = self.vae.encode(video_BCTHW)
-            rebuilt_BCTHW = self.vae.decode(posterior.sample(self._generator(batch_idx))).float()
+            latent_BCTHW = posterior.sample(draws.generator(*place, self.global_rank, device=self.device))
+            rebuilt_BCTHW = self.vae.decode(latent_BCTHW).float()
         losses = {"l1": reconstruction_loss(rebuilt_BCTHW, video_BCTHW, self.contrast_weight), "kl": posterior.kl()}
         loss = losses["l1"]
         if self.lpips is not None:
-            chosen = self._frames(video_BCTHW.shape[2], batch_idx)
+            chosen = draws.sample(video_BCTHW.shape[2], self.lpips_frames, "lpips", *place)
             losses["lpips"] = self.lpips(rebuilt_BCTHW[:, :, chosen], video_BCTHW[:, :, chosen])
             loss = loss + self.lpips_weight * losses["lpips"]
         if adversarial:
@@ -191,20 +195,9 @@ class VAETraining(LightningModule):
             self.manual_backward(loss)
         self.clip_gradients(optimizer, self.gradient_clip, "norm")
 
-    def _generator(self, batch_idx: int, what: str = "") -> torch.Generator:
-        """Random numbers for a batch: this process's own, or for `what` the same in every process."""
-        name = f"{self.seed} {self.current_epoch} {batch_idx} {what or self.global_rank}"
-        number = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big")
-        return torch.Generator("cpu" if what else self.device).manual_seed(number)
-
-    def _tosses_tiles(self, batch_idx: int) -> bool:
-        toss = torch.rand(1, generator=self._generator(batch_idx, "tiling"))
-        return self.tiling is not None and float(toss) < self.tiling_probability
-
-    def _frames(self, frames: int, batch_idx: int) -> Tensor:
-        """Which frames LPIPS sees."""
-        shuffled = torch.randperm(frames, generator=self._generator(batch_idx, "frames"))
-        return shuffled[: self.lpips_frames].sort().values
+    def _place(self, batch_idx: int) -> tuple[int, int, int]:
+        """What every random choice of a batch depends on, the same in every process."""
+        return self.seed, self.current_epoch, batch_idx
 
     @contextmanager
     def _tiled(self, on: bool) -> Iterator[None]:
@@ -245,3 +238,14 @@ class VAETraining(LightningModule):
             lengths.append(total - self.adversarial_start)
         factors = [warmup_and_cosine(self.warmup_steps, length, self.final_lr) for length in lengths]
         return optimizers, [LambdaLR(one, factor) for one, factor in zip(optimizers, factors, strict=True)]
+
+
+def _check(settings: Any) -> None:
+    """Refuse numbers that no training can have."""
+    least = {"gradient_clip": 0, "kl_weight": 0, "lpips_weight": 0, "adversarial_weight": 0, "adversarial_start": 0}
+    least |= {"contrast_weight": 0, "warmup_steps": 0, "lpips_frames": 1}
+    for name, bound in least.items():
+        if settings[name] is not None and settings[name] < bound:
+            raise VAEConfigError(f"{name} must be at least {bound}, got {settings[name]}")
+    if not 0 <= settings["tiling_probability"] <= 1:
+        raise VAEConfigError(f"tiling_probability must be in [0, 1], got {settings['tiling_probability']}")
