@@ -129,6 +129,7 @@ class Record(lightning.LightningModule):
         self.validated.append(batch["captions"])
 
     def configure_optimizers(self):
+        assert self.trainer.estimated_stepping_batches  # as schedules ask, for which Lightning fetches batches early
         return torch.optim.SGD(self.parameters(), 0.1)
 
 

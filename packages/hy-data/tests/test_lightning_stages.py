@@ -49,6 +49,7 @@ class Record(lightning.LightningModule):
         self.log("val_psnr", SCORES[self.current_epoch])
 
     def configure_optimizers(self):
+        assert self.trainer.estimated_stepping_batches  # as schedules ask, for which Lightning fetches batches early
         return torch.optim.SGD(self.parameters(), 0.1)
 
 

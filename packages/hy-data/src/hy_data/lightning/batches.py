@@ -92,6 +92,7 @@ class NumberedBatches(lightning.LightningDataModule):
         self._validation = validation
         self._steps = _Steps(steps, self._trained, curriculum)
         self._num_workers = num_workers
+        self._restored = 0
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of pixels (or latents) and `captions`, each epoch with new ones."""
@@ -108,13 +109,26 @@ class NumberedBatches(lightning.LightningDataModule):
         """The validation batches, the same in every epoch."""
         return DataLoader(self._validation, batch_size=None)
 
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches were trained on."""
+        return {"trained": self._trained()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after those."""
+        self._restored = state_dict["trained"]
+
     def _trained(self) -> int:
-        """How many batches this run has trained on, over all its epochs, processes and interruptions."""
+        """How many batches this run has trained on, over all its epochs, processes and interruptions.
+
+        Lightning's own count comes back late: where a learning rate asks how long the training is, the first batches
+        of a resumed run are taken before.
+        """
         if self.trainer is None:
-            return 0
+            return self._restored
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.total
         # `completed` would count a batch too few in a checkpoint that a callback saves at the end of a batch.
-        return progress.processed * self.trainer.world_size  # pyright: ignore[reportAttributeAccessIssue]
+        counted = progress.processed * self.trainer.world_size  # pyright: ignore[reportAttributeAccessIssue]
+        return max(counted, self._restored)
 
 
 def _single_threaded(_worker: int) -> None:

@@ -211,9 +211,10 @@ class ClipShards(NumberedBatches):
             raise DataError("several stages need the callback hy_data.lightning.Promotion, which ends them")
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the curriculum stands."""
-        return self.curriculum.state_dict()
+        """How many batches were trained on, and where the curriculum stands."""
+        return {**super().state_dict(), "curriculum": self.curriculum.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
-        self.curriculum.load_state_dict(state_dict)
+        super().load_state_dict(state_dict)
+        self.curriculum.load_state_dict(state_dict["curriculum"])
