@@ -1,6 +1,7 @@
-"""The VAE's training with everything on: interrupted and resumed it ends in the same weights, bit for bit."""
+"""The VAE's training with everything on: interrupted and resumed it ends in the same weights; its recipes run."""
 
 import signal
+from dataclasses import asdict
 from functools import partial
 
 import lightning
@@ -11,10 +12,12 @@ from hy_data.lightning import ClipShards, Promotion
 from hy_data.packing import Packing, pack_footage
 from hy_data.shots import street_clip
 from hy_plugins import Plugins
-from hy_vae3d import VAE3DConfig
+from hy_vae3d import VAE3D, VAE3DConfig, load_vae
 from hy_vae3d.lightning import VAETraining
 from hy_vae3d.tiling import Tiling
+from hy_weights import read_tensors, write_model
 from hyvideo_pretrain.checkpoints import Interrupted, LastCheckpoint
+from hyvideo_pretrain.cli import main
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch.optim import AdamW
 
@@ -93,3 +96,36 @@ def test_resumed_in_the_middle_of_an_epoch_it_ends_in_the_same_weights(shards, t
     assert {name: float(value) for name, value in resumed.trainer.callback_metrics.items()} == measured
     assert {"loss", "l1", "kl", "lpips", "adversarial", "discriminator", "adaptive", "stage"} < measured.keys()
     assert {"val_psnr", "val_ssim", "val_lpips", "val_psnr_tiled", "val_seam"} < measured.keys()
+
+
+@pytest.mark.parametrize("name", ["tiny", "hunyuan-video", "finetune-tiling"])
+def test_a_recipe_trains_and_publishes(shards, tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "start", VAE3D(SMALL).state_dict(), asdict(SMALL))
+    small = {
+        "model.preset": "tiny",
+        "model.weights": str(tmp_path / "start"),
+        "model.lpips_trunk": "null",
+        "model.discriminator_width": "8",
+        "model.adversarial_start": "0",
+        "model.tiling.tile_size": "32",
+        "data.folder": str(shards),
+        "data.validation_folder": "null",
+        "data.buckets": "[[5, 32, 48]]",
+        "data.steps": "2",
+        "data.num_workers": "0",
+        "trainer.accelerator": "cpu",
+        "trainer.strategy": "auto",
+        "trainer.max_steps": "2",
+        "trainer.enable_progress_bar": "false",
+    }
+    if name != "finetune-tiling":
+        small["data.stages"] = "[{name: all, buckets: [[5, 32, 48]], batch_size: 1}]"
+        del small["model.tiling.tile_size"]
+    main(["fit", "--config", f"vae/{name}", *(f"--{option}={value}" for option, value in small.items())])
+    published = tmp_path / "runs" / f"vae-{name}" / "model" / "vae"
+    trained = load_vae(published)
+    assert trained.config == SMALL
+    assert not torch.equal(trained.decoder.conv_out.conv.weight, load_vae("start").decoder.conv_out.conv.weight)
+    assert not [key for key in read_tensors(published) if "discriminator" in key]
+    assert list((tmp_path / "runs" / f"vae-{name}" / "tensorboard").rglob("events.*"))

@@ -193,7 +193,7 @@ class VAETraining(LightningModule):
         optimizer.zero_grad()
         with torch.autocast(self.device.type, enabled=False):  # gradients have the formats of the forward pass
             self.manual_backward(loss)
-        self.clip_gradients(optimizer, self.gradient_clip, "norm")
+        self.clip_gradients(optimizer.optimizer, self.gradient_clip, "norm")
 
     def _place(self, batch_idx: int) -> tuple[int, int, int]:
         """What every random choice of a batch depends on, the same in every process."""

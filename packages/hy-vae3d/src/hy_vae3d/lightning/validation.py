@@ -3,8 +3,10 @@
 Shapes: B batch, C channels, T H W frames, height, width. Pixels are in [-1, 1].
 """
 
+from collections.abc import Iterable
+
 import torch
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
@@ -34,7 +36,7 @@ def side_by_side(video_BCTHW: Tensor, target_BCTHW: Tensor) -> Tensor:
     return ((torch.cat(rows, dim=1).float() + 1.0) / 2.0).clamp(0.0, 1.0)
 
 
-def show(loggers: list[Logger], name: str, picture: Tensor, step: int) -> None:
+def show(loggers: Iterable[object], name: str, picture: Tensor, step: int) -> None:
     """Give a picture to those loggers that take pictures."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
