@@ -59,7 +59,7 @@ def _train(
     folder.mkdir()
     changed = dict(options or {}) | ({"trainer.max_steps": str(steps)} if steps else {})
     spelled = [f"--{name}={value}" for name, value in changed.items()]
-    before = _scores(_run(["validate", "--config", f"vae/{recipe}", *spelled], folder), folder)
+    _run(["validate", "--config", f"vae/{recipe}", *spelled], folder)
     started = time.monotonic()
     _run(["fit", "--config", f"vae/{recipe}", *spelled], folder)
     seconds = time.monotonic() - started
@@ -67,19 +67,18 @@ def _train(
         "recipe": f"vae/{recipe}",
         "options": {name: value for name, value in changed.items() if name != "model.weights"},
         "minutes": round(seconds / 60, 1),
-        "curve": [*before, *_scores(1, folder)],
+        "curve": [*_scores(0, folder), *_scores(1, folder)],
     }
 
 
-def _run(arguments: list[str], folder: Path) -> int:
-    """Run `hyvideo pretrain` in a folder; return the number of the version that its table is written to."""
+def _run(arguments: list[str], folder: Path) -> None:
+    """Run `hyvideo pretrain` in a folder."""
     command = [sys.executable, "-c", "import sys; from hy_plugins.cli import main; sys.exit(main())", "pretrain"]
     subprocess.run([*command, *arguments], cwd=folder, check=True)
-    return 0
 
 
 def _scores(version: int, folder: Path) -> list[dict[str, float]]:
-    """Read what validation gave, by step, from the table of a run."""
+    """Read what validation gave, by steps done, from the table of a folder's first command, 0, or its second."""
     (table,) = folder.glob(f"runs/*/csv/version_{version}/metrics.csv")
     with table.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("val_psnr")]
