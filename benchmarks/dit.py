@@ -10,24 +10,19 @@ Shapes: B batch, C channels, T H W latent frames/height/width, S text tokens, D 
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from compare import compare, show
 from diffusers import HunyuanVideoTransformer3DModel  # pyright: ignore[reportPrivateImportUsage]
 from hy_dit import DiT, DiTConfig
 from hy_dit.layout import DIFFUSERS, to_diffusers_config
 from hy_plugins import TextTokens
 from machine import machine
-from peak import peak_bytes
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 VIDEO_TOKENS = {320: (5, 16, 16), 2304: (9, 32, 32)}
 """Video tokens and the latent's T, H, W that gives them."""
@@ -71,7 +66,8 @@ def main() -> None:
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    _print(report)
+    columns = ("work", "dtype", "video_tokens", "text_tokens", "time_ratio", "memory_ratio", "gigaflops_per_second")
+    show("hy-dit / diffusers", columns, report)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,50 +136,13 @@ def _measure(
     steps = [
         lambda call=call, model=model: _step(call, model, case.work) for call, model in zip(calls, models, strict=True)
     ]
-    peaks, flops = [], []
+    ours, theirs = steps
     for step in steps:
         step()  # warms up, and allocates the gradients
-        peaks.append(peak_bytes(step))
-        with FlopCounterMode(display=False) as counter:
-            step()
-        flops.append(counter.get_total_flops())
-    times: list[list[float]] = [[], []]
-    for pair in range(pairs):
-        for index in (0, 1) if pair % 2 else (1, 0):
-            started = time.perf_counter()
-            steps[index]()
-            times[index].append(time.perf_counter() - started)
-    ours, theirs = (statistics.median(values) for values in times)
-    ratios = [mine / other for mine, other in zip(*times, strict=True)]
+    result = {**asdict(case), **compare(ours, theirs, pairs)}
     for model in models:
         model.zero_grad(set_to_none=True)
-    return {
-        "work": case.work,
-        "dtype": case.dtype,
-        "video_tokens": case.video_tokens,
-        "text_tokens": case.text_tokens,
-        "time_ratio": round(statistics.median(ratios), 3),
-        "memory_ratio": round(peaks[0] / peaks[1], 3),
-        "seconds": round(ours, 4),
-        "diffusers_seconds": round(theirs, 4),
-        "peak_megabytes": round(peaks[0] / 1e6, 1),
-        "diffusers_peak_megabytes": round(peaks[1] / 1e6, 1),
-        "gigaflops": round(flops[0] / 1e9, 1),
-        "diffusers_gigaflops": round(flops[1] / 1e9, 1),
-        "gigaflops_per_second": round(flops[0] / 1e9 / ours, 1),
-    }
-
-
-def _print(report: dict[str, Any]) -> None:
-    table = Table(
-        title="hy-dit / diffusers: " + ", ".join(f"{key} {value}" for key, value in report["machine"].items())
-    )
-    names = ("work", "dtype", "video_tokens", "text_tokens", "time_ratio", "memory_ratio", "gigaflops_per_second")
-    for name in names:
-        table.add_column(name.replace("_", " "))
-    for row in report["results"]:
-        table.add_row(*(str(row[name]) for name in names))
-    Console(width=120).print(table)
+    return result
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The parts of encoder and decoder: residual block, frame-causal attention, downsampling, stages.
 
 Submodule names are the released checkpoint's keys. Shapes: B batch, C channels, T H W frames, height, width,
-L positions (T*H*W).
+L positions (T*H*W), P positions of a frame.
 """
 
 import itertools
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hy_vae3d.conv import CausalConv3d
+from hy_vae3d.pieces import convolve, convolved, empty, overwrites
 from hy_vae3d.upsample import Upsample
 
 NORM_EPS = 1e-6
@@ -28,18 +29,23 @@ class ResnetBlock(nn.Module):
         self.conv_shortcut = CausalConv3d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        """Return the block's output, of `out_channels`."""
+        """Return the block's output, of `out_channels`; without a backward pass it is written over the input."""
+        if overwrites():
+            return self._overwrite(x_BCTHW)
         h_BCTHW = self.conv1(F.silu(self.norm1(x_BCTHW)))
         h_BCTHW = self.conv2(F.silu(self.norm2(h_BCTHW)))
         if self.conv_shortcut is not None:
             x_BCTHW = self.conv_shortcut(x_BCTHW)
         return x_BCTHW + h_BCTHW
 
-
-def frame_causal_mask(frames: int, per_frame: int, device: torch.device) -> Tensor:
-    """Return mask_LL, true where position i may see position j: j's frame is i's own or an earlier one."""
-    frame_L = torch.arange(frames, device=device).repeat_interleave(per_frame)
-    return frame_L[:, None] >= frame_L[None, :]
+    def _overwrite(self, x_BCTHW: Tensor) -> Tensor:
+        h_BCTHW = convolve(x_BCTHW, self.conv1, self.norm1)
+        channels, shortcut = h_BCTHW.shape[1], self.conv_shortcut
+        fits = channels <= x_BCTHW.shape[1]
+        y_BCTHW = x_BCTHW[:, :channels] if fits else empty(x_BCTHW, channels, x_BCTHW.shape[2:])
+        for place, piece_BCTHW in convolved(h_BCTHW, self.conv2, self.norm2):
+            y_BCTHW[place] = piece_BCTHW.add_(x_BCTHW[place] if shortcut is None else shortcut(x_BCTHW[place]))
+        return y_BCTHW
 
 
 class FrameCausalAttention(nn.Module):
@@ -55,12 +61,15 @@ class FrameCausalAttention(nn.Module):
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         """Return `x_BCTHW` plus what its positions attend to."""
-        frames, height, width = x_BCTHW.shape[2:]
+        per_frame = x_BCTHW.shape[3] * x_BCTHW.shape[4]
         h_BLC = self.group_norm(x_BCTHW).flatten(2).transpose(1, 2)
-        mask_LL = frame_causal_mask(frames, height * width, h_BLC.device) if frames > 1 else None
         q_BLC, k_BLC, v_BLC = self.to_q(h_BLC), self.to_k(h_BLC), self.to_v(h_BLC)
-        h_BLC = F.scaled_dot_product_attention(q_BLC[:, None], k_BLC[:, None], v_BLC[:, None], attn_mask=mask_LL)[:, 0]
-        return x_BCTHW + self.to_out[0](h_BLC).transpose(1, 2).reshape(x_BCTHW.shape)
+        # Frame by frame, without a mask: half of the products, and no matrix of all pairs of positions in memory.
+        heard = [
+            F.scaled_dot_product_attention(q_BPC[:, None], k_BLC[:, None, :end], v_BLC[:, None, :end])[:, 0]
+            for q_BPC, end in zip(q_BLC.split(per_frame, dim=1), itertools.count(per_frame, per_frame), strict=False)
+        ]
+        return x_BCTHW + self.to_out[0](torch.cat(heard, dim=1)).transpose(1, 2).reshape(x_BCTHW.shape)
 
 
 class MidBlock(nn.Module):
@@ -85,7 +94,7 @@ class Downsample(nn.Module):
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         """Return (T-1)/st+1 frames of H/sh x W/sw."""
-        return self.conv(x_BCTHW)
+        return convolve(x_BCTHW, self.conv) if overwrites() else self.conv(x_BCTHW)
 
 
 class DownBlock(nn.Module):

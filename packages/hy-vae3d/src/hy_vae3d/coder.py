@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from hy_vae3d.blocks import NORM_EPS, DownBlock, MidBlock, UpBlock
 from hy_vae3d.config import VAE3DConfig
 from hy_vae3d.conv import CausalConv3d
+from hy_vae3d.pieces import convolve, overwrites
 
 DOWN_STRIDES = ((1, 2, 2), (2, 2, 2), (2, 2, 2), None)
 UP_GROWS_TIME = (False, True, True, None)
@@ -31,11 +32,10 @@ class Encoder(nn.Module):
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         """Return moments_BCTHW."""
-        x_BCTHW = self.conv_in(x_BCTHW)
+        x_BCTHW = convolve(x_BCTHW, self.conv_in) if overwrites() else self.conv_in(x_BCTHW)
         for block in self.down_blocks:
             x_BCTHW = block(x_BCTHW)
-        x_BCTHW = self.mid_block(x_BCTHW)
-        return self.conv_out(F.silu(self.conv_norm_out(x_BCTHW)))
+        return _leave(self.mid_block(x_BCTHW), self.conv_norm_out, self.conv_out)
 
 
 class Decoder(nn.Module):
@@ -55,7 +55,15 @@ class Decoder(nn.Module):
 
     def forward(self, z_BCTHW: Tensor) -> Tensor:
         """Return video_BCTHW."""
-        x_BCTHW = self.mid_block(self.conv_in(z_BCTHW))
+        x_BCTHW = convolve(z_BCTHW, self.conv_in) if overwrites() else self.conv_in(z_BCTHW)
+        x_BCTHW = self.mid_block(x_BCTHW)
         for block in self.up_blocks:
             x_BCTHW = block(x_BCTHW)
-        return self.conv_out(F.silu(self.conv_norm_out(x_BCTHW)))
+        return _leave(x_BCTHW, self.conv_norm_out, self.conv_out)
+
+
+def _leave(x_BCTHW: Tensor, norm: nn.GroupNorm, layer: CausalConv3d) -> Tensor:
+    """Norm, SiLU and the last convolution."""
+    if overwrites():
+        return convolve(x_BCTHW, layer, norm).contiguous()
+    return layer(F.silu(norm(x_BCTHW)))
