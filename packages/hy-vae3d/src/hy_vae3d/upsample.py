@@ -2,11 +2,10 @@
 
 Most of a grown clip's pixels are copies, so the 3x3x3 kernel multiplies the same number several times. Here its weights
 are added up first: a grown position needs two taps along each axis that grows. That is 8 of 27 multiplications where
-time grows too and 12 where it does not, and no grown input is held in memory. The result is the same up to rounding:
-sums are taken in float32 or better and rounded to the weights' type, which in bfloat16 doubles this layer's rounding.
+time grows too and 12 where it does not, and no grown input is held in memory. The result is the same up to rounding,
+which in bfloat16 doubles in this layer.
 
-Shapes: B batch, C channels, T H W frames, height, width; O output channels; K kernel (2 where
-folded), J kernel over time.
+Shapes: B batch, C channels, T H W frames, height, width; O output channels; J K taps over time and space.
 A grown position is the even or the odd one of its original's two copies along each axis.
 """
 
@@ -15,10 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hy_vae3d.conv import CausalConv3d, convolve, pad_with_edges
+from hy_vae3d.folding import COPIES, fold
 from hy_vae3d.pieces import Window, empty, overwrites
-
-_COPIES = ((0, 0), (0, 1), (1, 0), (1, 1))
-"""Row and column of a position's four copies, even 0 and odd 1, in the order of `_interleave`."""
 
 
 class Upsample(nn.Module):
@@ -35,60 +32,32 @@ class Upsample(nn.Module):
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         """Return 2H x 2W frames: 2T-1 of them where time grows, else T."""
         frames, height, width = x_BCTHW.shape[2:]
-        kernels, bias_O = self._folded(frames)
-        per_frame = len(bias_O) // self.conv.conv.out_channels
+        weight_OCJKK, bias_O = self.conv.conv.weight, self.conv.conv.bias
+        assert bias_O is not None
+        kernels = fold(weight_OCJKK, frames, grow_time=self.grow_time)
+        per_frame = len(kernels[0]) // len(weight_OCJKK)
+        bias_O = bias_O.repeat(per_frame)
         if overwrites():
             return _in_pieces(x_BCTHW, kernels, bias_O, per_frame)
         x_BCTHW = pad_with_edges(x_BCTHW, (1, 1, 1, 1, kernels[0].shape[2] - 1, 0))
         copies = [
             _convolve(x_BCTHW[..., row : row + height + 1, column : column + width + 1], kernel_OCJKK, bias_O)
-            for (row, column), kernel_OCJKK in zip(_COPIES, kernels, strict=True)
+            for (row, column), kernel_OCJKK in zip(COPIES, kernels, strict=True)
         ]
         grown_BOTHW = _interleave(copies, per_frame)
         return grown_BOTHW[:, :, per_frame - 1 :]
-
-    def _folded(self, frames: int) -> tuple[list[Tensor], Tensor]:
-        """The kernels of `_COPIES` and the bias; where time grows, for the first and the second copy of a frame."""
-        weight_OCJKK, bias_O = self.conv.conv.weight, self.conv.conv.bias
-        assert bias_O is not None
-        if frames == 1:
-            # A single frame is its own front padding: all taps over time see it.
-            weight_OCJKK = weight_OCJKK.sum(2, keepdim=True)
-        elif self.grow_time:
-            # Looking back over three grown frames, an original's first copy sees (previous, previous, own) and its
-            # second (previous, own, own): the odd and the even kernel, both from the same two originals.
-            even_OCJKK, odd_OCJKK = fold(weight_OCJKK, 2)
-            weight_OCJKK, bias_O = torch.cat([odd_OCJKK, even_OCJKK]), bias_O.repeat(2)
-        return [kernel_OCJKK for rows_OCJKK in fold(weight_OCJKK, 3) for kernel_OCJKK in fold(rows_OCJKK, 4)], bias_O
-
-
-def fold(weight: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """Return the two kernels of two taps that act on the originals as `weight` does on the even and the odd copies.
-
-    A copy's three neighbours are copies of two originals: (previous, own, own) for the even copy, (own, own, next) for
-    the odd one.
-
-    Args:
-        weight: A kernel with three taps along `axis`.
-        axis: The axis that grows.
-    """
-    precise = torch.promote_types(weight.dtype, torch.float32)
-    first, middle, last = (tap.to(precise) for tap in weight.unbind(axis))
-    even, odd = torch.stack([first, middle + last], axis), torch.stack([first + middle, last], axis)
-    return even.to(weight.dtype), odd.to(weight.dtype)
 
 
 def _in_pieces(x_BCTHW: Tensor, kernels: list[Tensor], bias_O: Tensor, per_frame: int) -> Tensor:
     """Grow and convolve piece by piece, each copy written to its place; of the first frame, the last copy only."""
     batch, _, frames, height, width = x_BCTHW.shape
     channels, dropped = len(bias_O) // per_frame, per_frame - 1
-    kernels = [kernel_OCJKK.contiguous(memory_format=torch.channels_last_3d) for kernel_OCJKK in kernels]
     grown_BOTHW = empty(x_BCTHW, channels, (frames * per_frame - dropped, 2 * height, 2 * width))
     window = Window((kernels[0].shape[2], 3))
     for item in range(batch):
         for times, rows in window.pieces(x_BCTHW):
             piece_1CTHW = window.cut(x_BCTHW[item : item + 1], times, rows)
-            for (row, column), kernel_OCJKK in zip(_COPIES, kernels, strict=True):
+            for (row, column), kernel_OCJKK in zip(COPIES, kernels, strict=True):
                 seen_1CTHW = piece_1CTHW[..., row : piece_1CTHW.shape[3] - 1 + row, column : width + 1 + column]
                 copies_1OTHW = F.conv3d(seen_1CTHW, kernel_OCJKK, bias_O)
                 place_OTHW = grown_BOTHW[item, :, :, 2 * rows.start + row : 2 * rows.stop : 2, column::2]
@@ -101,6 +70,7 @@ def _in_pieces(x_BCTHW: Tensor, kernels: list[Tensor], bias_O: Tensor, per_frame
 
 
 def _convolve(x_BCTHW: Tensor, weight_OCJKK: Tensor, bias_O: Tensor) -> Tensor:
+    weight_OCJKK = weight_OCJKK.contiguous()
     if weight_OCJKK.shape[2] == 1:
         return F.conv2d(x_BCTHW[:, :, 0], weight_OCJKK[:, :, 0], bias_O)[:, :, None]
     return convolve(x_BCTHW, weight_OCJKK, bias_O)
