@@ -54,7 +54,8 @@ def train(data, steps):
         num_sanity_val_steps=0,
     )
     lightning.seed_everything(0)
-    trainer.fit(VAETraining(optimizer=partial(torch.optim.AdamW, lr=2e-3), warmup_steps=1), data)
+    optimizer = partial(torch.optim.AdamW, lr=2e-3)
+    trainer.fit(VAETraining(optimizer=optimizer, warmup_steps=1, lpips_weight=0, adversarial_weight=0), data)
     return losses, trainer.callback_metrics
 
 

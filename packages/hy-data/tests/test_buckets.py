@@ -118,3 +118,16 @@ def test_a_clip_of_just_the_right_length_and_one_frame():
     whole = random_window(numbered_pixels(9), Bucket(9, 48, 80), rng, max_interval=8)
     np.testing.assert_array_equal(whole, numbered_pixels(9))
     assert random_window(numbered_pixels(1), Bucket(1, 16, 16), rng, max_interval=8).shape == (1, 16, 16, 3)
+
+
+@pytest.mark.parametrize(("frames", "most"), [(33, 8), (21, 5), (400, 8)])
+def test_intervals_are_uniform_as_far_as_the_clip_is_long_enough(frames, most):
+    """Chi-squared against equal shares, with 1 in 1000 to fail where that is true."""
+    rng, draws = np.random.default_rng(0), 2000
+    frames_THWC = np.broadcast_to((np.arange(frames) % 256).astype(np.uint8)[:, None, None, None], (frames, 16, 16, 3))
+    windows = [random_window(frames_THWC, Bucket(5, 16, 16), rng, max_interval=8) for _ in range(draws)]
+    intervals = np.array([(int(w[1, 0, 0, 0]) - int(w[0, 0, 0, 0])) % 256 for w in windows])
+    counts = np.bincount(intervals, minlength=9)[1:]
+    assert (counts[most:] == 0).all()
+    expected = draws / most
+    assert float(((counts[:most] - expected) ** 2 / expected).sum()) < {5: 18.5, 8: 24.3}[most]

@@ -63,7 +63,7 @@ def test_pretraining_mixes_world_photographs_and_images(photos):
     batches = list(pretrain(photos, steps=60).train_dataloader())
     frames = [batch["video_BCTHW"].shape[2] for batch in batches]
     assert set(frames) == {1, 5}
-    assert 4 <= frames.count(1) <= 22  # a fifth of 60
+    assert frames.count(1) == 12  # a fifth of 60
     assert {tuple(batch["video_BCTHW"].shape[i] for i in (0, 1, 3, 4)) for batch in batches} == {(4, 3, 32, 48)}
     captions = [caption for batch in batches for caption in batch["captions"]]
     of_photographs = [caption for caption in captions if caption.startswith("a photograph of ")]
@@ -129,6 +129,7 @@ class Record(lightning.LightningModule):
         self.validated.append(batch["captions"])
 
     def configure_optimizers(self):
+        assert self.trainer.estimated_stepping_batches  # as schedules ask, for which Lightning fetches batches early
         return torch.optim.SGD(self.parameters(), 0.1)
 
 

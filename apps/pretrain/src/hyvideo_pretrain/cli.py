@@ -14,11 +14,12 @@ from lightning.pytorch.cli import LightningCLI
 
 from hyvideo_pretrain.checkpoint_io import StagedCheckpointIO
 from hyvideo_pretrain.config_errors import ConfigError, Parser, explain
+from hyvideo_pretrain.recipes import bundled, with_recipes
 
 DESCRIPTION = """Train a model from a Lightning CLI config: `hyvideo pretrain fit --config recipe.yaml`.
 Any value of the recipe can be given as an option (`--trainer.max_steps 500 --model.optimizer.lr 1e-4`);
 `fit --config recipe.yaml --print_config` shows the whole configuration, `fit --config recipe.yaml --resume` goes on
-from the last checkpoint. Complete recipes come with hy-tiny, in its folder `recipes`."""
+from the last checkpoint. A recipe is a file, or one of these:"""
 
 # Lightning's remarks that no user of this command can act on.
 NOISE = (
@@ -81,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
         The exit code; an interrupted run raises `Interrupted`.
 
     Raises:
-        ConfigError: The recipe or an option is wrong.
+        ConfigError: The recipe or an option is wrong, or there is no such recipe.
     """
     for text in NOISE:
         warnings.filterwarnings("ignore", f".*{text}.*")
@@ -95,15 +96,15 @@ def main(argv: Sequence[str]) -> int:
         save_config_kwargs={"overwrite": True},
         auto_configure_optimizers=False,
         parser_class=Parser,
-        parser_kwargs={"prog": "hyvideo pretrain", "description": DESCRIPTION},
+        parser_kwargs={"prog": "hyvideo pretrain", "description": f"{DESCRIPTION} {', '.join(bundled())}."},
         args=expand(argv),
     )
     return 0
 
 
 def expand(argv: Sequence[str]) -> list[str]:
-    """Spell `--resume` out, and let checkpoints hold tensors and plain values only: nothing in them is executed."""
-    arguments = ["--ckpt_path=last" if argument == "--resume" else argument for argument in argv]
+    """Spell `--resume` and recipes out, and let checkpoints hold only tensors and plain values: nothing is executed."""
+    arguments = ["--ckpt_path=last" if argument == "--resume" else argument for argument in with_recipes(argv)]
     place = next((number for number, argument in enumerate(arguments, 1) if argument in SUBCOMMANDS), None)
     if place is not None:
         arguments.insert(place, "--weights_only=true")

@@ -5,8 +5,11 @@ Shapes: T frames, H height, W width, C channels (red, green, blue).
 
 import itertools
 import math
+import os
+import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hy_data.buckets import resize
+from hy_data.captions import MeasuredCaptioner
 from hy_data.errors import DataError, TruncatedVideo
 from hy_data.ledger import Ledger, LedgerEntry
 from hy_data.shards import ClipSample, ShardWriter
-from hy_data.shots import Shot, split_shots
+from hy_data.shots import Shot, split_shots, street_clip
 from hy_data.video import Frame, iter_frames, probe
 
 
@@ -82,6 +86,35 @@ def pack_footage(
                 if report is not None:
                     report(entry)
     return writer.ledger
+
+
+def pack_once(footage: Sequence[str], folder: str | Path) -> None:
+    """Pack videos with the captioner `measured`, unless the folder is there already or there are none.
+
+    The folder takes its name when it is whole, so that several processes may try at once; the first to end wins.
+
+    Args:
+        footage: paths of video files; "street" is `street_clip()`.
+        folder: where the shards go.
+
+    Raises:
+        CannotWrite: when the folder can't be written to.
+        DataError: when no clip can be made of the footage; the message says why.
+        MissingFootage: when there is no street clip.
+    """
+    final = Path(folder)
+    if not footage or final.exists():
+        return
+    videos = [street_clip() if video == "street" else video for video in footage]
+    room = final.with_name(f".{final.name}.{os.getpid()}")
+    try:
+        ledger = pack_footage(videos, room, captioner=MeasuredCaptioner())
+        if not any(entry.accepted for entry in ledger):
+            raise DataError(f"no clip can be made of the footage: {'; '.join(sorted({e.reason for e in ledger}))}")
+        with suppress(OSError):  # another process was first; where that is not why, the reader will say so
+            room.replace(final)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def _clips(video: str, number: int, captioner: Captioner, packing: Packing) -> Iterator[ClipSample | LedgerEntry]:

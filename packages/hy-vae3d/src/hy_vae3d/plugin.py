@@ -23,4 +23,10 @@ def hy_components() -> Iterable[Component]:
             target="hy_vae3d.format:model_format",
             summary="the VAE's checkpoints, for `hyvideo convert` and `hyvideo verify`",
         ),
+        Component(
+            kind="recipe",
+            name="vae",
+            target="hy_vae3d.recipes:folder",
+            summary="training the VAE: vae/tiny, vae/hunyuan-video, vae/finetune-tiling",
+        ),
     ]

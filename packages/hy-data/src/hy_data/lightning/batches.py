@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from hy_data.curriculum import Curriculum
+
 
 class ClipBatch(TypedDict):
     """What every data module here yields: float32 pixels in [-1, 1], and one caption per clip."""
@@ -40,16 +42,21 @@ class LatentBatch(TypedDict):
     captions: list[str]
 
 
-class _Steps(Sampler[int]):
-    """Numbers of batches, going on from those that were trained on, so that a resumed run sees what comes next."""
+class _Steps(Sampler[Any]):
+    """Numbers of batches, going on from those that were trained on, so that a resumed run sees what comes next.
 
-    def __init__(self, steps: int, trained: Callable[[], int]) -> None:
+    With a curriculum these are pairs of the stage and the number: processes that load ahead need no word of it.
+    """
+
+    def __init__(self, steps: int, trained: Callable[[], int], curriculum: Curriculum | None) -> None:
         self.steps = steps
         self.trained = trained
+        self.curriculum = curriculum
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Any]:
         first = self.trained()
-        return iter(range(first, first + self.steps))
+        numbers = range(first, first + self.steps)
+        return iter(numbers) if self.curriculum is None else ((self.curriculum.stage, number) for number in numbers)
 
     def __len__(self) -> int:
         return self.steps
@@ -71,12 +78,21 @@ class _Resumable(DataLoader[Any]):
 class NumberedBatches(lightning.LightningDataModule):
     """What the data modules share: numbered training batches and a fixed list of validation batches."""
 
-    def __init__(self, train: Dataset[Any], validation: Dataset[Any], *, steps: int, num_workers: int) -> None:
+    def __init__(
+        self,
+        train: Dataset[Any],
+        validation: Dataset[Any],
+        *,
+        steps: int,
+        num_workers: int,
+        curriculum: Curriculum | None = None,
+    ) -> None:
         super().__init__()
         self._train = train
         self._validation = validation
-        self._steps = _Steps(steps, self._trained)
+        self._steps = _Steps(steps, self._trained, curriculum)
         self._num_workers = num_workers
+        self._restored = 0
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of pixels (or latents) and `captions`, each epoch with new ones."""
@@ -93,13 +109,26 @@ class NumberedBatches(lightning.LightningDataModule):
         """The validation batches, the same in every epoch."""
         return DataLoader(self._validation, batch_size=None)
 
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches were trained on."""
+        return {"trained": self._trained()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after those."""
+        self._restored = state_dict["trained"]
+
     def _trained(self) -> int:
-        """How many batches this run has trained on, over all its epochs, processes and interruptions."""
+        """How many batches this run has trained on, over all its epochs, processes and interruptions.
+
+        Lightning's own count comes back late: where a learning rate asks how long the training is, the first batches
+        of a resumed run are taken before.
+        """
         if self.trainer is None:
-            return 0
+            return self._restored
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.total
         # `completed` would count a batch too few in a checkpoint that a callback saves at the end of a batch.
-        return progress.processed * self.trainer.world_size  # pyright: ignore[reportAttributeAccessIssue]
+        counted = progress.processed * self.trainer.world_size  # pyright: ignore[reportAttributeAccessIssue]
+        return max(counted, self._restored)
 
 
 def _single_threaded(_worker: int) -> None:

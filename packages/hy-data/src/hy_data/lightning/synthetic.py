@@ -11,6 +11,7 @@ import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from hy_data.lightning.batches import ClipBatch, NumberedBatches, to_video
+from hy_data.mixing import is_image_batch
 from hy_data.photos import KenBurns, folder_photographs, split_photographs, wheel_photographs
 from hy_data.world import World
 
@@ -37,7 +38,7 @@ class _Mixed(Dataset[ClipBatch]):
 
     def __getitem__(self, step: int) -> ClipBatch:
         rng = np.random.default_rng((self.seed, step))
-        world, photographs = self.sources[1 if rng.random() < self.image_fraction else self.frames]
+        world, photographs = self.sources[1 if is_image_batch(step, self.image_fraction, self.seed) else self.frames]
         from_world = rng.random(self.batch_size) < self.world_fraction
         first = step * self.batch_size
         return _batch(world, photographs, range(first, first + self.batch_size), from_world.tolist())
@@ -88,7 +89,7 @@ class PretrainClips(NumberedBatches):
         batch_size: clips per batch.
         world_fraction: share of clips from the procedural world, in [0, 1]; the rest is photographs.
         photos: a folder of at least two pictures; None takes those in the scikit-image wheel (extra `photos`).
-        image_fraction: share of batches that hold images, in [0, 1].
+        image_fraction: share of batches that hold images, in [0, 1], exactly kept, see `is_image_batch`.
         steps: batches per epoch.
         validation_clips: validation clips from each of the two sources.
         num_workers: processes that render; 0 renders in the training process.

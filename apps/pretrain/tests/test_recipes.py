@@ -1,0 +1,56 @@
+"""Recipes go by name; a file of the name goes first; what there is not is said."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hyvideo_pretrain.cli import main
+from hyvideo_pretrain.config_errors import ConfigError
+from hyvideo_pretrain.recipes import bundled, with_recipes
+
+NAMES = ["vae/finetune-tiling", "vae/hunyuan-video", "vae/tiny"]
+
+
+def test_the_recipes_are_found():
+    assert sorted(bundled()) == NAMES
+    assert all(path.is_file() for path in bundled().values())
+
+
+@pytest.mark.parametrize("form", [["--config", "vae/tiny"], ["--config=vae/tiny"], ["-c", "vae/tiny"]])
+def test_a_name_becomes_a_path(form):
+    spelled = with_recipes(["fit", *form, "--trainer.max_steps", "vae/tiny"])
+    assert "=".join(spelled[1:-2]).endswith(f"={bundled()['vae/tiny']}")
+    assert spelled[-2:] == ["--trainer.max_steps", "vae/tiny"]
+
+
+def test_a_file_goes_first_and_paths_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("vae").mkdir()
+    Path("vae/tiny").write_text("")
+    for value in ("vae/tiny", "recipe.yaml", "runs/recipe.yaml", "/a/b", "a/b/c"):
+        assert with_recipes(["--config", value]) == ["--config", value]
+
+
+def test_an_unknown_name_is_said():
+    with pytest.raises(
+        ConfigError, match=r"no recipe and no file 'vae/tyni'; did you mean 'vae/tiny'\?; recipes: vae/f"
+    ):
+        main(["fit", "--config", "vae/tyni"])
+
+
+def test_help_lists_the_recipes(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert ", ".join(NAMES) in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_is_understood(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", name, "--print_config"])
+    assert stopped.value.code == 0
+    whole = yaml.safe_load(capsys.readouterr().out)
+    written = yaml.safe_load(bundled()[name].read_text())
+    assert written["model"]["init_args"].items() >= {"lpips_weight": 0.1, "kl_weight": 1e-6}.items()
+    assert whole["data"]["init_args"]["image_fraction"] == 0.2
+    assert whole["data"]["init_args"]["max_interval"] == 8
