@@ -14,11 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 def compare(ours: Callable[[], object], theirs: Callable[[], object], pairs: int) -> dict[str, Any]:
     """Run both `pairs` times after warming up; the time ratio is the median over pairs of ours divided by theirs."""
     works = (ours, theirs)
-    peaks = [peak_bytes(work) for work in works]
-    flops = []
+    peaks, flops = [], []
     for work in works:
         with FlopCounterMode(display=False) as counter:
-            work()
+            peaks.append(peak_bytes(work))
         flops.append(counter.get_total_flops())
     times: list[list[float]] = [[], []]
     for pair in range(pairs):
