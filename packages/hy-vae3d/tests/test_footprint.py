@@ -31,7 +31,9 @@ def test_a_run_holds_and_computes_what_was_foretold(half, tiling, dtype):
         result = getattr(vae, half)(x_BCTHW)
     del result
     found = footprint(SMALL, half, SHAPE, tiling=tiling, dtype=dtype)
-    assert found.peak == pytest.approx(max(held for _, held in tracker.moments), rel=0.02)
+    # Of tiles only the first really runs; what smaller ones hold is not quite in proportion.
+    near = 0.02 if tiling is None else 0.08
+    assert found.peak == pytest.approx(max(held for _, held in tracker.moments), rel=near)
     assert found.flops == pytest.approx(tracker.flops, rel=0 if tiling is None else 0.05)
     assert found.given == x_BCTHW.nbytes
     assert found.weights == sum(parameter.nbytes for parameter in vae.parameters())

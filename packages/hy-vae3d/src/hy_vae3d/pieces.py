@@ -9,7 +9,7 @@ convolutions is several times faster than on whole clips.
 Hooks on the layers inside a block are not called this way, those on blocks are. Activations lie channels last.
 
 Shapes: B batch, C channels, T H W frames, height, width; O output channels, J K taps over time and space,
-G groups of channels, R rows of pixels.
+G groups of channels, R rows of pixels or pieces.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,8 +27,8 @@ _ELEMENTS = {"cpu": 6 << 20}
 """Of a piece. In float32 that is 24 MiB: glibc hands out up to 32 MiB from memory that it holds; more is fetched from
 the system, and cleared, every time."""
 _ELEMENTS_ELSEWHERE = 1 << 28
-_EPS = 1e-12
-"""Keeps the deviation of a row of equal pixels above 0."""
+_SMALLER = 6
+"""How much less the pieces are that moments are taken of: these are passed over several times, best near the cores."""
 _FRAMES = 8
 """Of a piece, where there are as many: two more at its front are normed for it alone."""
 
@@ -95,10 +95,10 @@ class Window(NamedTuple):
     taps: tuple[int, ...]
     stride: tuple[int, ...] = (1, 1)
 
-    def pieces(self, x_BCTHW: Tensor) -> Iterator[tuple[slice, slice]]:
-        """Yield frames and rows of the result, in pieces of a handy size."""
+    def pieces(self, x_BCTHW: Tensor, smaller: int = 1) -> Iterator[tuple[slice, slice]]:
+        """Yield frames and rows of the result, in pieces of a handy size or `smaller` times less."""
         frames, height = ((size - 1) // step + 1 for size, step in zip(x_BCTHW.shape[2:4], self.stride, strict=True))
-        budget = _ELEMENTS.get(x_BCTHW.device.type, _ELEMENTS_ELSEWHERE)
+        budget = _ELEMENTS.get(x_BCTHW.device.type, _ELEMENTS_ELSEWHERE) // smaller
         budget = max(budget, x_BCTHW[0].numel() // _most_pieces.get())
         row = x_BCTHW.shape[1] * x_BCTHW.shape[4] * self.stride[0] * self.stride[1]
         long = min(frames, _FRAMES)
@@ -129,32 +129,29 @@ def _seen(result: slice, stride: int, taps: int, before: int, size: int) -> tupl
 
 def scale_and_shift(x_1CTHW: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
     """Return the two factors per channel, float32 or better, [C], that `norm` comes to on this clip."""
-    moments = [_moments_of_rows(x_1CTHW[:, :, times, rows], norm) for times, rows in Window((1, 1)).pieces(x_1CTHW)]
-    means_RG, variances_RG = (torch.cat(values).double() for values in zip(*moments, strict=True))
-    mean_G = means_RG.mean(0)
-    variance_G = (variances_RG + (means_RG - mean_G).square()).mean(0)
-    per_group = norm.num_channels // norm.num_groups
-    mean_C, variance_C = mean_G.repeat_interleave(per_group), variance_G.repeat_interleave(per_group)
-    scale_C = (variance_C + norm.eps).rsqrt() * norm.weight
     precise = torch.promote_types(x_1CTHW.dtype, torch.float32)
-    return scale_C.to(precise), (norm.bias - mean_C * scale_C).to(precise)
+    places = Window((1, 1)).pieces(x_1CTHW, _SMALLER)
+    moments = [_moments(x_1CTHW[:, :, times, rows].to(precise)) for times, rows in places]
+    counts, means, variances = zip(*moments, strict=True)
+    share_R11 = torch.tensor(counts, dtype=torch.float64, device=x_1CTHW.device)[:, None, None] / sum(counts)
+    mean_RGC, variance_RGC = (torch.stack(values).unflatten(1, (norm.num_groups, -1)) for values in (means, variances))
+    mean_G1 = (share_R11 * mean_RGC).sum(0).mean(1, keepdim=True)
+    variance_G1 = (share_R11 * (variance_RGC + (mean_RGC - mean_G1).square())).sum(0).mean(1, keepdim=True)
+    scale_GC = (variance_G1 + norm.eps).rsqrt() * norm.weight.view(norm.num_groups, -1)
+    shift_GC = norm.bias.view(norm.num_groups, -1) - mean_G1 * scale_GC
+    return scale_GC.flatten().to(precise), shift_GC.flatten().to(precise)
 
 
-def _moments_of_rows(x_1CTHW: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
-    """Return mean and variance of each row of pixels and group of channels, both [R, G]."""
-    channels, width = norm.num_channels, x_1CTHW.shape[4]
-    x_RWC = x_1CTHW.permute(0, 2, 3, 4, 1).reshape(-1, width, channels).contiguous()
-    # Strides in full: of axes of one position torch cannot tell the layout, and asks for the other one.
-    x_RC1W = x_RWC.as_strided((len(x_RWC), channels, 1, width), (width * channels, 1, width * channels, channels))
-    if x_RC1W.device.type != "cpu":
-        x_RC1W = x_RC1W.contiguous()
-    ones_C = torch.ones(channels, dtype=torch.promote_types(x_RWC.dtype, torch.float32), device=x_RWC.device)
-    # The fastest way to moments, though its result is thrown away. On CPUs its sums lose digits unless they are short;
-    # the weights' type is the moments'.
-    _, mean_RG, rstd_RG = torch.native_group_norm(
-        x_RC1W, ones_C, ones_C, len(x_RC1W), channels, width, norm.num_groups, _EPS
-    )
-    return mean_RG, rstd_RG.double().pow(-2) - _EPS
+def _moments(x_1CTHW: Tensor) -> tuple[int, Tensor, Tensor]:
+    """Return how many positions a piece has, and each channel's mean and variance there, float64 [C].
+
+    Rows are added up in the piece's own type, and the sums of rows in float64: no digits are lost in long sums.
+    """
+    x_RWC = x_1CTHW.permute(0, 2, 3, 4, 1).flatten(0, 2)
+    positions = x_RWC.shape[0] * x_RWC.shape[1]
+    mean_C = x_RWC.sum(1).double().sum(0) / positions
+    apart_RWC = x_RWC - mean_C.to(x_RWC.dtype)
+    return positions, mean_C, apart_RWC.mul_(apart_RWC).sum(1).double().sum(0) / positions
 
 
 def _scaled(x_1CTHW: Tensor, scale_C: Tensor, shift_C: Tensor) -> Tensor:
