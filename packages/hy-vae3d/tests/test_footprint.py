@@ -32,7 +32,7 @@ def test_a_run_holds_and_computes_what_was_foretold(half, tiling, dtype):
     del result
     found = footprint(SMALL, half, SHAPE, tiling=tiling, dtype=dtype)
     # Of tiles only the first really runs; what smaller ones hold is not quite in proportion.
-    near = 0.02 if tiling is None else 0.08
+    near = 0.02 if tiling is None else 0.12
     assert found.peak == pytest.approx(max(held for _, held in tracker.moments), rel=near)
     assert found.flops == pytest.approx(tracker.flops, rel=0 if tiling is None else 0.05)
     assert found.given == x_BCTHW.nbytes

@@ -37,18 +37,15 @@ class CausalConv3d(nn.Module):
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         """Convolve `x_BCTHW`; the frame count becomes ceil(T / stride)."""
-        if x_BCTHW.shape[2] == 1:
-            return self._image(x_BCTHW[:, :, 0])[:, :, None]
-        if any(self.pad_WHT):
-            x_BCTHW = pad_with_edges(x_BCTHW, self.pad_WHT)
-        return convolve(x_BCTHW, self.conv.weight, self.conv.bias, self.conv.stride)
+        weight, (*sides, front, behind) = self.weight_for(x_BCTHW.shape[2]), self.pad_WHT
+        pad = (*sides, front if weight.shape[2] > 1 else 0, behind)
+        if any(pad):
+            x_BCTHW = pad_with_edges(x_BCTHW, pad)
+        return convolve(x_BCTHW, weight, self.conv.bias, self.conv.stride)
 
-    def _image(self, x_BCHW: Tensor) -> Tensor:
-        """Convolve a single frame: its front padding is itself, so the taps over time add up to one 2D kernel."""
-        if any(self.pad_WHT):
-            x_BCHW = pad_with_edges(x_BCHW, self.pad_WHT[:4])
-        weight = self.conv.weight.sum(dim=2)
-        return F.conv2d(x_BCHW, weight, self.conv.bias, self.conv.stride[1:])
+    def weight_for(self, frames: int) -> Tensor:
+        """Return the kernel for clips of `frames` frames; a single one is its own front padding, which all taps see."""
+        return self.conv.weight.sum(dim=2, keepdim=True) if frames == 1 else self.conv.weight
 
 
 def pad_with_edges(x: Tensor, pad: tuple[int, ...]) -> Tensor:
@@ -61,7 +58,9 @@ def pad_with_edges(x: Tensor, pad: tuple[int, ...]) -> Tensor:
 
 
 def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...] = (1, 1, 1)) -> Tensor:
-    """Convolve without padding, in float32 where bfloat16 is not safe, see `SHORT`."""
+    """Convolve without padding; a single frame as a picture; in float32 where bfloat16 is not safe, see `SHORT`."""
+    if x_BCTHW.shape[2] == weight.shape[2] == 1:
+        return F.conv2d(x_BCTHW[:, :, 0], weight[:, :, 0], bias, stride[1:])[:, :, None]
     if not _is_unsafe(x_BCTHW):
         return F.conv3d(x_BCTHW, weight, bias, stride)
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x_BCTHW.dtype

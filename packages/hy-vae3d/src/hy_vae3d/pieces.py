@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hy_vae3d.conv import CausalConv3d, pad_with_edges
+from hy_vae3d.conv import convolve as convolve_whole
 
 _ELEMENTS = {"cpu": 6 << 20}
 """Of a piece. In float32 that is 24 MiB: glibc hands out up to 32 MiB from memory that it holds; more is fetched from
@@ -29,7 +30,7 @@ the system, and cleared, every time."""
 _ELEMENTS_ELSEWHERE = 1 << 28
 _SMALLER = 6
 """How much less the pieces are that moments are taken of: these are passed over several times, best near the cores."""
-_FRAMES = 8
+_FRAMES = 9
 """Of a piece, where there are as many: two more at its front are normed for it alone."""
 
 _most_pieces: ContextVar[int] = ContextVar("_most_pieces", default=1 << 62)
@@ -70,23 +71,15 @@ def convolve(x_BCTHW: Tensor, layer: CausalConv3d, norm: nn.GroupNorm | None = N
 
 def convolved(x_BCTHW: Tensor, layer: CausalConv3d, norm: nn.GroupNorm | None = None) -> Iterator[tuple[Place, Tensor]]:
     """Yield `layer(silu(norm(x)))`, or `layer(x)`, piece by piece, and where each belongs in the result."""
-    weight_OCJKK = _weight(x_BCTHW, layer)
+    weight_OCJKK = layer.weight_for(x_BCTHW.shape[2]).contiguous(memory_format=torch.channels_last_3d)
     window = Window(weight_OCJKK.shape[2:4], layer.conv.stride[:2])
     for item in range(x_BCTHW.shape[0]):
         x_1CTHW = x_BCTHW[item : item + 1]
         factors = None if norm is None else scale_and_shift(x_1CTHW, norm)
         for frames, rows in window.pieces(x_1CTHW):
             piece_1CTHW = window.cut(x_1CTHW, frames, rows, factors)
-            y_1OTHW = F.conv3d(piece_1CTHW, weight_OCJKK, layer.conv.bias, layer.conv.stride)
+            y_1OTHW = convolve_whole(piece_1CTHW, weight_OCJKK, layer.conv.bias, layer.conv.stride)
             yield (slice(item, item + 1), slice(None), frames, rows), y_1OTHW
-
-
-def _weight(x_BCTHW: Tensor, layer: CausalConv3d) -> Tensor:
-    """A layer's kernel; of a single frame, which is its own front padding, all taps over time see that frame."""
-    weight_OCJKK = layer.conv.weight
-    if x_BCTHW.shape[2] == 1:
-        weight_OCJKK = weight_OCJKK.sum(2, keepdim=True)
-    return weight_OCJKK.contiguous(memory_format=torch.channels_last_3d)
 
 
 class Window(NamedTuple):
@@ -103,9 +96,9 @@ class Window(NamedTuple):
         row = x_BCTHW.shape[1] * x_BCTHW.shape[4] * self.stride[0] * self.stride[1]
         long = min(frames, _FRAMES)
         high = max(1, budget // (row * (long + self.taps[0] - 1)) - self.taps[1] + 1)
-        for first in range(0, frames, long):
-            for top in range(0, height, high):
-                yield slice(first, min(first + long, frames)), slice(top, min(top + high, height))
+        for times in _even(frames, long):
+            for rows in _even(height, high):
+                yield times, rows
 
     def cut(self, x_1CTHW: Tensor, frames: slice, rows: slice, factors: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Return what the result's `frames` and `rows` see, normed and activated by `factors`, with edges repeated."""
@@ -118,6 +111,12 @@ class Window(NamedTuple):
             piece_1CTHW = F.silu(_scaled(piece_1CTHW, *factors), inplace=True)
         pad = (side, side, above, below, front, 0)
         return pad_with_edges(piece_1CTHW, pad) if any(pad) else piece_1CTHW
+
+
+def _even(size: int, most: int) -> list[slice]:
+    """Cut `size` positions into parts of nearly one size; of a small rest, torch would take a slow convolution."""
+    count = -(-size // most)
+    return [slice(number * size // count, (number + 1) * size // count) for number in range(count)]
 
 
 def _seen(result: slice, stride: int, taps: int, before: int, size: int) -> tuple[slice, int, int]:

@@ -10,7 +10,6 @@ A grown position is the even or the odd one of its original's two copies along e
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hy_vae3d.conv import CausalConv3d, convolve, pad_with_edges
@@ -41,8 +40,8 @@ class Upsample(nn.Module):
             return _in_pieces(x_BCTHW, kernels, bias_O, per_frame)
         x_BCTHW = pad_with_edges(x_BCTHW, (1, 1, 1, 1, kernels[0].shape[2] - 1, 0))
         copies = [
-            _convolve(x_BCTHW[..., row : row + height + 1, column : column + width + 1], kernel_OCJKK, bias_O)
-            for (row, column), kernel_OCJKK in zip(COPIES, kernels, strict=True)
+            convolve(x_BCTHW[..., row : row + height + 1, column : column + width + 1], kernel.contiguous(), bias_O)
+            for (row, column), kernel in zip(COPIES, kernels, strict=True)
         ]
         grown_BOTHW = _interleave(copies, per_frame)
         return grown_BOTHW[:, :, per_frame - 1 :]
@@ -59,7 +58,7 @@ def _in_pieces(x_BCTHW: Tensor, kernels: list[Tensor], bias_O: Tensor, per_frame
             piece_1CTHW = window.cut(x_BCTHW[item : item + 1], times, rows)
             for (row, column), kernel_OCJKK in zip(COPIES, kernels, strict=True):
                 seen_1CTHW = piece_1CTHW[..., row : piece_1CTHW.shape[3] - 1 + row, column : width + 1 + column]
-                copies_1OTHW = F.conv3d(seen_1CTHW, kernel_OCJKK, bias_O)
+                copies_1OTHW = convolve(seen_1CTHW, kernel_OCJKK, bias_O)
                 place_OTHW = grown_BOTHW[item, :, :, 2 * rows.start + row : 2 * rows.stop : 2, column::2]
                 for number, copy_1OTHW in enumerate(copies_1OTHW.split(channels, dim=1)):
                     first = times.start * per_frame + number - dropped
@@ -67,13 +66,6 @@ def _in_pieces(x_BCTHW: Tensor, kernels: list[Tensor], bias_O: Tensor, per_frame
                     last = times.stop * per_frame - dropped
                     place_OTHW[:, first + skipped * per_frame : last : per_frame] = copy_1OTHW[0, :, skipped:]
     return grown_BOTHW
-
-
-def _convolve(x_BCTHW: Tensor, weight_OCJKK: Tensor, bias_O: Tensor) -> Tensor:
-    weight_OCJKK = weight_OCJKK.contiguous()
-    if weight_OCJKK.shape[2] == 1:
-        return F.conv2d(x_BCTHW[:, :, 0], weight_OCJKK[:, :, 0], bias_O)[:, :, None]
-    return convolve(x_BCTHW, weight_OCJKK, bias_O)
 
 
 def _interleave(copies: list[Tensor], per_frame: int) -> Tensor:
