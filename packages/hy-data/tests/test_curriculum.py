@@ -88,3 +88,11 @@ def test_it_says_whether_it_waits_for_a_score():
 def test_stages_that_make_no_sense_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_stage_that_a_changed_recipe_made_shorter_still_ends():
+    before, after = two(max_epochs=5), two(max_epochs=2)
+    for _ in range(3):
+        before.finish_epoch(None)
+    after.load_state_dict(before.state_dict())
+    assert after.finish_epoch(None)

@@ -102,7 +102,6 @@ class Curriculum:
 
         Returns:
             whether the next epoch belongs to another stage.
-
         """
         stage = self.stages[self.stage]
         self.epochs += 1
@@ -110,7 +109,8 @@ class Curriculum:
             self._best, self._waited = score, 0
         else:
             self._waited += 1
-        over = self.epochs == stage.max_epochs or (stage.patience is not None and self._waited >= stage.patience)
+        full = stage.max_epochs is not None and self.epochs >= stage.max_epochs
+        over = full or (stage.patience is not None and self._waited >= stage.patience)
         if self._is_last or not over or self.epochs < stage.min_epochs:
             return False
         self.stage += 1

@@ -3,8 +3,7 @@
 GroupNorm's statistics span the whole clip, so nothing after a norm can begin before everything ahead of it is done: a
 clip cannot be decoded chunk by chunk, exactly, whatever is kept of the chunks before. A layer can: once the statistics
 are known, norm, SiLU, padding and convolution of a piece need that piece and its border alone. So a layer's input and
-output are the only large tensors; and of pieces that fit the allocator's small blocks the arithmetic between the
-convolutions is several times faster than on whole clips.
+output are the only large tensors, and what the arithmetic between the convolutions makes stays small.
 
 Hooks on the layers inside a block are not called this way, those on blocks are. Activations lie channels last.
 
