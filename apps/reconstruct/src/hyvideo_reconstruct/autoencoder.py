@@ -12,8 +12,8 @@ import torch
 from hy_plugins import Plugins
 from hy_vae3d import VAE3D
 from hy_vae3d.fitting import Wanted, fitting_tiling
+from hy_vae3d.pixels import to_levels
 from rich.console import Console
-from torch import Tensor
 
 from hyvideo_reconstruct.cli import Request
 from hyvideo_reconstruct.errors import ReconstructError
@@ -66,7 +66,7 @@ class Coder:
         frames, height, width = frames_THWC.shape[:3]
         with self.console.status("decode"):
             video_BCTHW = self.vae.decode(posterior.mode(), size=(frames, height, width))
-        return np.stack([_levels(frame_CHW) for frame_CHW in video_BCTHW[0].unbind(1)])
+        return to_levels(video_BCTHW).numpy()
 
 
 def open_coder(request: Request, plugins: Plugins, console: Console) -> Coder:
@@ -92,9 +92,3 @@ def open_coder(request: Request, plugins: Plugins, console: Console) -> Coder:
     with console.status("load the autoencoder"):
         vae = load_vae(place, dtype=getattr(torch, request.dtype), device=device)
     return Coder(vae=vae, device=device, tiling=request.tiling, console=console)
-
-
-def _levels(frame_CHW: Tensor) -> npt.NDArray[np.uint8]:
-    """A frame of [-1, 1] as (H, W, 3) of 0..255."""
-    levels_CHW = ((frame_CHW.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return levels_CHW.permute(1, 2, 0).cpu().numpy()

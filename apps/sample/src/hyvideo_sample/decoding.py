@@ -1,17 +1,11 @@
-"""The last step: what it needs, asked before the first; its pixels; and what is said when it fails.
-
-Shapes: B batch, C channels, T H W frames, height, width.
-"""
+"""The last step: what it needs, asked before the first; and what is said when it fails."""
 
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from hy_plugins import HyError
 from hy_vae3d.fitting import Wanted, fitting_tiling
-from torch import Tensor
 
 from hyvideo_sample.checkpoint import Checkpoint
 from hyvideo_sample.latents import finishing
@@ -66,13 +60,3 @@ def unfinished(out: Path, error: Exception, settings: Settings, kept: Path | Non
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether a device or the CPU's allocator, whose error has no type of its own, refused memory."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def pixels(video_BCTHW: Tensor) -> npt.NDArray[np.uint8]:
-    """The frames of the first video, from [-1, 1] to 0..255; one after another, since each is widened to float32."""
-    return np.stack([_levels(frame_CHW) for frame_CHW in video_BCTHW[0].unbind(1)])
-
-
-def _levels(frame_CHW: Tensor) -> npt.NDArray[np.uint8]:
-    levels_CHW = (frame_CHW.float().clamp(-1, 1) + 1) * 127.5
-    return levels_CHW.round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()

@@ -17,11 +17,12 @@ from hy_flow import embedded_guidance, guided, sample, sigmas
 from hy_plugins import HyError, Plugins, TextTokens
 from hy_textenc import load_text_encoder
 from hy_vae3d import Tiling
+from hy_vae3d.pixels import to_levels
 from hy_weights import CheckpointError, verify
 from torch import Tensor
 
 from hyvideo_sample.checkpoint import Checkpoint
-from hyvideo_sample.decoding import pixels, unfinished
+from hyvideo_sample.decoding import unfinished
 from hyvideo_sample.files import write_sample
 from hyvideo_sample.latents import latent_place, write_latent
 from hyvideo_sample.progress import Stages
@@ -145,7 +146,7 @@ class Pipeline:
             for out, latent_BCTHW in latents.items():
                 try:
                     raw_BCTHW = latent_BCTHW.to(**self._format()) / vae.scaling_factor
-                    write_sample(out, pixels(vae.decode(raw_BCTHW)), records[out])
+                    write_sample(out, to_levels(vae.decode(raw_BCTHW)).numpy(), records[out])
                 except (HyError, MemoryError, RuntimeError) as error:
                     self.failures[out] = unfinished(out, error, self.settings, self.kept.get(out))
                 else:
