@@ -74,3 +74,15 @@ def test_of_a_folder_with_several_checkpoints_each_is_described(tmp_path, capsys
     lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
     assert ["weights", "one.safetensors", "1"] in lines
     assert ["weights", "two.safetensors", "1"] in lines
+
+
+@pytest.mark.parametrize(("down", "up"), [("lora_down", "lora_up"), ("lora_A", "lora_B")])
+def test_a_lora_is_called_one(tmp_path, capsys, down, up):
+    factors = {f"a.{down}.weight": torch.ones(4, 9), f"a.{up}.weight": torch.ones(7, 4), "a.alpha": torch.tensor(2.0)}
+    more = {f"b.{down}.weight": torch.ones(2, 9), f"b.{up}.weight": torch.ones(7, 2)}
+    save_file(factors | more, tmp_path / "lora.safetensors")
+    assert main([str(tmp_path / "lora.safetensors")]) == 0
+    assert "a LoRA of 2 layers, rank 2, 4" in capsys.readouterr().out
+    save_file(factors | {"c.weight": torch.ones(1)}, tmp_path / "mixed.safetensors")
+    assert main([str(tmp_path / "mixed.safetensors")]) == 0
+    assert "LoRA" not in capsys.readouterr().out

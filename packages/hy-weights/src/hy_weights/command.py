@@ -71,6 +71,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 def _describe(checkpoint: Path, within: Path) -> None:
     """Print what a checkpoint is; then read all of it, and compare it with the model it is."""
     from hy_weights.known import recognise  # not before it is needed: torch takes seconds
+    from hy_weights.lora.reading import lora_in_words
     from hy_weights.stored import StoredTensors
 
     stored = StoredTensors(checkpoint)
@@ -79,7 +80,7 @@ def _describe(checkpoint: Path, within: Path) -> None:
     if found is not None:
         model, config = f"{found[0].name}, {found[1].layout}", found[1].config
     else:
-        model = "none that an installed package knows"
+        model = lora_in_words(stored) or "none that an installed package knows"
         config = read_config(checkpoint) if (checkpoint / CONFIG_FILE).is_file() else {}
     rows = [("weights", name, _contents(stored)), ("model", name, model)]
     _print_table(rows + [("config", str(key), str(value)) for key, value in config.items()])

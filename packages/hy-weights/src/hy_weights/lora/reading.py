@@ -36,6 +36,18 @@ _OTHER_KINDS = {
 _LISTED = 6
 
 
+def lora_in_words(tensors: Mapping[str, Tensor]) -> str | None:
+    """Say what a LoRA's tensors are, whatever model it is for; None if not every key is one of a LoRA's."""
+    matches = {key: _KEY.fullmatch(key) for key in tensors}
+    found = {key: match for key, match in matches.items() if match}
+    sides = {key: match for key, match in found.items() if match["side"]}
+    if not sides or len(found) < len(matches):
+        return None
+    ranks = {tensors[key].shape[0 if match["side"] in _SIDES else 1] for key, match in sides.items()}
+    layers = {match["layer"] for match in sides.values()}
+    return f"a LoRA of {len(layers)} layers, rank {', '.join(map(str, sorted(ranks)))}"
+
+
 def read_lora(path: str | os.PathLike[str], names: LayerNames, *, allow_unmatched: bool = False) -> LoRA:
     """Read a LoRA: kohya's and musubi-tuner's keys, ComfyUI's, diffusers' and PEFT's, or the released I2V trainer's.
 
