@@ -82,7 +82,7 @@ def test_a_lora_is_called_one(tmp_path, capsys, down, up):
     more = {f"b.{down}.weight": torch.ones(2, 9), f"b.{up}.weight": torch.ones(7, 2)}
     save_file(factors | more, tmp_path / "lora.safetensors")
     assert main([str(tmp_path / "lora.safetensors")]) == 0
-    assert "a LoRA of 2 layers, rank 2, 4" in capsys.readouterr().out
+    assert "a LoRA of 2 layers, rank 2, 4\n" in capsys.readouterr().out
     save_file(factors | {"c.weight": torch.ones(1)}, tmp_path / "mixed.safetensors")
     assert main([str(tmp_path / "mixed.safetensors")]) == 0
     assert "LoRA" not in capsys.readouterr().out
