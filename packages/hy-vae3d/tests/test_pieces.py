@@ -16,6 +16,7 @@ def piece_size(request, monkeypatch):
     if request.param != "whole":
         monkeypatch.setattr(pieces, "_ELEMENTS", {"cpu": 2_500 if request.param == "small pieces" else 1})
         monkeypatch.setattr(pieces, "_FRAMES", 2 if request.param == "small pieces" else 1)
+        monkeypatch.setattr(pieces, "_COLUMNS", 5 if request.param == "small pieces" else 1)
 
 
 @pytest.fixture

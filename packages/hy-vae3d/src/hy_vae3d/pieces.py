@@ -11,9 +11,11 @@ Shapes: B batch, C channels, T H W frames, height, width; O output channels, J K
 G groups of channels, R rows of pixels or pieces.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -23,19 +25,20 @@ from torch import Tensor, nn
 from hy_vae3d.conv import CausalConv3d, pad_with_edges
 from hy_vae3d.conv import convolve as convolve_whole
 
-_ELEMENTS = {"cpu": 6 << 20}
-"""Of a piece. In float32 that is 24 MiB: glibc hands out up to 32 MiB from memory that it holds; more is fetched from
+_ELEMENTS = {"cpu": 7 << 20}
+"""Of a piece. In float32 that is 28 MiB: glibc hands out up to 32 MiB from memory that it holds; more is fetched from
 the system, and cleared, every time."""
 _ELEMENTS_ELSEWHERE = 1 << 28
 _SMALLER = 6
 """How much less the pieces are that moments are taken of: these are passed over several times, best near the cores."""
-_FRAMES = 9
-"""Of a piece, where there are as many: two more at its front are normed for it alone."""
+_FRAMES, _COLUMNS = 9, 128
+"""Of a piece, where there are as many. Two more frames at its front are normed for it alone. Wider pieces would have
+few rows: torch takes a slow convolution where channels x frames x rows are 20,480 or less."""
 
 _most_pieces: ContextVar[int] = ContextVar("_most_pieces", default=1 << 62)
 
-Place = tuple[slice, slice, slice, slice]
-"""Where a piece belongs in a [B, C, T, H, W] tensor."""
+Part = tuple[slice, slice, slice]
+"""Frames, rows and columns of a piece."""
 
 
 @contextmanager
@@ -68,47 +71,51 @@ def convolve(x_BCTHW: Tensor, layer: CausalConv3d, norm: nn.GroupNorm | None = N
     return y_BOTHW
 
 
-def convolved(x_BCTHW: Tensor, layer: CausalConv3d, norm: nn.GroupNorm | None = None) -> Iterator[tuple[Place, Tensor]]:
+def convolved(
+    x_BCTHW: Tensor, layer: CausalConv3d, norm: nn.GroupNorm | None = None
+) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
     """Yield `layer(silu(norm(x)))`, or `layer(x)`, piece by piece, and where each belongs in the result."""
     weight_OCJKK = layer.weight_for(x_BCTHW.shape[2]).contiguous(memory_format=torch.channels_last_3d)
-    window = Window(weight_OCJKK.shape[2:4], layer.conv.stride[:2])
+    window = Window(weight_OCJKK.shape[2:], layer.conv.stride)
     for item in range(x_BCTHW.shape[0]):
         x_1CTHW = x_BCTHW[item : item + 1]
         factors = None if norm is None else scale_and_shift(x_1CTHW, norm)
-        for frames, rows in window.pieces(x_1CTHW):
-            piece_1CTHW = window.cut(x_1CTHW, frames, rows, factors)
+        for part in window.pieces(x_1CTHW):
+            piece_1CTHW = window.cut(x_1CTHW, part, factors)
             y_1OTHW = convolve_whole(piece_1CTHW, weight_OCJKK, layer.conv.bias, layer.conv.stride)
-            yield (slice(item, item + 1), slice(None), frames, rows), y_1OTHW
+            yield (slice(item, item + 1), slice(None), *part), y_1OTHW
 
 
 class Window(NamedTuple):
-    """What a causal convolution sees: taps and steps over time and height; over width they are those over height."""
+    """What a causal convolution sees: its taps and its steps over time, height and width."""
 
     taps: tuple[int, ...]
-    stride: tuple[int, ...] = (1, 1)
+    stride: tuple[int, ...] = (1, 1, 1)
 
-    def pieces(self, x_BCTHW: Tensor, smaller: int = 1) -> Iterator[tuple[slice, slice]]:
-        """Yield frames and rows of the result, in pieces of a handy size or `smaller` times less."""
-        frames, height = ((size - 1) // step + 1 for size, step in zip(x_BCTHW.shape[2:4], self.stride, strict=True))
+    def pieces(self, x_BCTHW: Tensor, smaller: int = 1) -> Iterator[Part]:
+        """Yield parts of the result, in pieces of a handy size or `smaller` times less."""
+        sizes = [(size - 1) // step + 1 for size, step in zip(x_BCTHW.shape[2:], self.stride, strict=True)]
         budget = _ELEMENTS.get(x_BCTHW.device.type, _ELEMENTS_ELSEWHERE) // smaller
-        budget = max(budget, x_BCTHW[0].numel() // _most_pieces.get())
-        row = x_BCTHW.shape[1] * x_BCTHW.shape[4] * self.stride[0] * self.stride[1]
-        long = min(frames, _FRAMES)
-        high = max(1, budget // (row * (long + self.taps[0] - 1)) - self.taps[1] + 1)
-        for times in _even(frames, long):
-            for rows in _even(height, high):
-                yield times, rows
+        least = x_BCTHW[0].numel() // _most_pieces.get()
+        border_T, border_H, border_W = (taps - 1 for taps in self.taps)
+        long, wide = min(sizes[0], _FRAMES), sizes[2] if least > budget else min(sizes[2], _COLUMNS)
+        budget = max(budget, least)
+        columns = x_BCTHW.shape[1] * math.prod(self.stride) * (wide + border_W)
+        high = max(1, budget // (columns * (long + border_T)) - border_H)
+        if high >= sizes[1]:  # few channels: more frames instead
+            high, long = sizes[1], max(long, budget // (columns * (sizes[1] + border_H)) - border_T)
+        yield from product(_even(sizes[0], long), _even(sizes[1], high), _even(sizes[2], wide))
 
-    def cut(self, x_1CTHW: Tensor, frames: slice, rows: slice, factors: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Return what the result's `frames` and `rows` see, normed and activated by `factors`, with edges repeated."""
-        side = self.taps[1] // 2
-        at, front, _ = _seen(frames, self.stride[0], self.taps[0], self.taps[0] - 1, x_1CTHW.shape[2])
-        across, above, below = _seen(rows, self.stride[1], self.taps[1], side, x_1CTHW.shape[3])
-        piece_1CTHW = x_1CTHW[:, :, at, across]
+    def cut(self, x_1CTHW: Tensor, part: Part, factors: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Return what a part of the result sees, normed and activated by `factors`, with edges repeated."""
+        before = (self.taps[0] - 1, self.taps[1] // 2, self.taps[2] // 2)
+        seen = map(_seen, part, self.stride, self.taps, before, x_1CTHW.shape[2:])
+        (frames, front, _), (rows, above, below), (columns, left, right) = seen
+        piece_1CTHW = x_1CTHW[:, :, frames, rows, columns]
         if factors is not None:
             piece_1CTHW = piece_1CTHW.contiguous(memory_format=torch.channels_last_3d)
             piece_1CTHW = F.silu(_scaled(piece_1CTHW, *factors), inplace=True)
-        pad = (side, side, above, below, front, 0)
+        pad = (left, right, above, below, front, 0)
         return pad_with_edges(piece_1CTHW, pad) if any(pad) else piece_1CTHW
 
 
@@ -128,8 +135,8 @@ def _seen(result: slice, stride: int, taps: int, before: int, size: int) -> tupl
 def scale_and_shift(x_1CTHW: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
     """Return the two factors per channel, float32 or better, [C], that `norm` comes to on this clip."""
     precise = torch.promote_types(x_1CTHW.dtype, torch.float32)
-    places = Window((1, 1)).pieces(x_1CTHW, _SMALLER)
-    moments = [_moments(x_1CTHW[:, :, times, rows].to(precise)) for times, rows in places]
+    parts = Window((1, 1, 1)).pieces(x_1CTHW, _SMALLER)
+    moments = [_moments(x_1CTHW[:, :, *part].to(precise)) for part in parts]
     counts, means, variances = zip(*moments, strict=True)
     share_R11 = torch.tensor(counts, dtype=torch.float64, device=x_1CTHW.device)[:, None, None] / sum(counts)
     mean_RGC, variance_RGC = (torch.stack(values).unflatten(1, (norm.num_groups, -1)) for values in (means, variances))

@@ -52,14 +52,20 @@ def _in_pieces(x_BCTHW: Tensor, kernels: list[Tensor], bias_O: Tensor, per_frame
     batch, _, frames, height, width = x_BCTHW.shape
     channels, dropped = len(bias_O) // per_frame, per_frame - 1
     grown_BOTHW = empty(x_BCTHW, channels, (frames * per_frame - dropped, 2 * height, 2 * width))
-    window = Window((kernels[0].shape[2], 3))
+    window = Window((kernels[0].shape[2], 3, 3))
     for item in range(batch):
-        for times, rows in window.pieces(x_BCTHW):
-            piece_1CTHW = window.cut(x_BCTHW[item : item + 1], times, rows)
+        for part in window.pieces(x_BCTHW):
+            times, *sides = part
+            piece_1CTHW = window.cut(x_BCTHW[item : item + 1], part)
             for (row, column), kernel_OCJKK in zip(COPIES, kernels, strict=True):
-                seen_1CTHW = piece_1CTHW[..., row : piece_1CTHW.shape[3] - 1 + row, column : width + 1 + column]
+                high, wide = piece_1CTHW.shape[3] - 1, piece_1CTHW.shape[4] - 1
+                seen_1CTHW = piece_1CTHW[..., row : row + high, column : column + wide]
                 copies_1OTHW = convolve(seen_1CTHW, kernel_OCJKK, bias_O)
-                place_OTHW = grown_BOTHW[item, :, :, 2 * rows.start + row : 2 * rows.stop : 2, column::2]
+                rows, columns = (
+                    slice(2 * side.start + copy, 2 * side.stop, 2)
+                    for side, copy in zip(sides, (row, column), strict=True)
+                )
+                place_OTHW = grown_BOTHW[item, :, :, rows, columns]
                 for number, copy_1OTHW in enumerate(copies_1OTHW.split(channels, dim=1)):
                     first = times.start * per_frame + number - dropped
                     skipped = 1 if first < 0 else 0
