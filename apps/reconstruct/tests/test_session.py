@@ -108,12 +108,12 @@ def test_the_bundled_model_is_the_default():
 @pytest.mark.parametrize(
     ("argv", "error", "message"),
     [
-        (["in.mp4", "there.mp4"], ReconstructError, "exists already"),
+        (["in.mp4", "there.mp4"], CannotWrite, "exists already"),
         (["in.mp4", "out.avi"], ReconstructError, "written as .mp4"),
         (["in.png", "out.mp4"], ReconstructError, "a picture's reconstruction is written as .png"),
         (["in.mp4", "in.mp4", "--overwrite"], ReconstructError, "is the input"),
-        (["in.mp4", "folder.mp4", "--overwrite"], ReconstructError, "is a folder"),
-        (["in.mp4", "there.mp4/out.mp4"], ReconstructError, "Not a directory"),
+        (["in.mp4", "folder.mp4", "--overwrite"], CannotWrite, "is a folder"),
+        (["in.mp4", "there.mp4/out.mp4"], CannotWrite, "a part of the path is a file"),
         (["in.mp4", "out.mp4", "--frames", "0"], ReconstructError, "frames is 0; it must be at least 1"),
         (["in.mp4", "out.mp4", "--size", "4x8"], ReconstructError, "at least 8"),
         (["in.mp4", "out.mp4", "--model", "nowhere"], CheckpointError, "nowhere: no such file or folder"),

@@ -17,6 +17,7 @@ from hyvideo_sample import pipeline
 from hyvideo_sample.cli import main
 from hyvideo_sample.settings import SampleError
 from PIL import Image
+from safetensors.torch import save_file
 
 
 @pytest.fixture
@@ -53,9 +54,11 @@ def test_a_prompt_becomes_a_video_of_the_models_own_size(checkpoint, capsys):
         "prompt": "A red ball, rolling",
         "negative": "",
         "seed": 0,
+        "noise": "",
         "steps": 2,
         "shift": 3.0,
         "guidance": 3.0,
+        "true_cfg": 1.0,
         "width": 48,
         "height": 32,
         "frames": 5,
@@ -138,6 +141,55 @@ def test_bfloat16_is_near_but_not_the_same(sampled, plain_THWC):
 def test_a_distilled_model_takes_guidance_as_an_input(sampled, make_checkpoint):
     model = make_checkpoint(guidance_embed=True)
     assert not np.array_equal(sampled(model=model), sampled("--guidance", "8", model=model))
+
+
+def test_a_distilled_model_avoids_a_negative_prompt_by_true_guidance(sampled, make_checkpoint):
+    model = make_checkpoint(guidance_embed=True)
+    rain, snow = (sampled("--true-cfg", "4", "--negative", text, model=model) for text in ("rain", "snow"))
+    assert not np.array_equal(rain, snow)
+    assert not np.array_equal(rain, sampled("--true-cfg", "2", "--negative", "rain", model=model))
+    with pytest.raises(SampleError, match="true_cfg is of models that have learned their guidance"):
+        sampled("--true-cfg", "4")
+
+
+@pytest.fixture
+def noise_file():
+    def write(seed, shape=(1, 4, 2, 4, 6), name="noise.safetensors", **more):
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        save_file({"noise": noise, **more}, name)
+        return name
+
+    return write
+
+
+def test_noise_from_a_file_takes_the_place_of_the_seeds(sampled, plain_THWC, noise_file):
+    assert np.array_equal(sampled("--noise", noise_file(0), "--seed", "3"), plain_THWC)
+    frames = sampled("--noise", noise_file(1, shape=(4, 2, 4, 6)))
+    assert np.array_equal(frames, sampled("--seed", "1"))
+
+
+def test_a_replay_asks_for_the_noise_that_was_given(sampled, noise_file):
+    frames = sampled("--noise", noise_file(2))
+    with pytest.raises(SampleError, match=r"clip.mp4 was made from noise that was given; give its file as --noise"):
+        main(["--replay", "clip.mp4"])
+    assert main(["--replay", "clip.mp4", "--noise", "noise.safetensors"]) == 0
+    assert np.array_equal(read_video("clip-replay.mp4").frames_THWC, frames)
+    assert read_settings("clip-replay.mp4") == read_settings("clip.mp4")
+
+
+@pytest.mark.usefixtures("_no_weights")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        ({"shape": (1, 4, 2, 4, 4)}, r"the noise is \[1, 4, 2, 4, 4\], the latent of this model.* \[1, 4, 2, 4, 6\]"),
+        ({"shape": (2, 4, 2, 4, 6)}, r"'noise' is torch.float32 \[2, 4, 2, 4, 6\]; noise is floats \[1, C, T, H, W\]"),
+        ({"shape": (4, 6)}, r"noise is floats \[1, C, T, H, W\]"),
+        ({"other": torch.zeros(1)}, r"noise.safetensors holds noise, other; noise is one tensor"),
+    ],
+)
+def test_noise_that_does_not_fit_is_refused(checkpoint, noise_file, make, message):
+    with pytest.raises(SampleError, match=message):
+        main(["a ball", "--model", str(checkpoint), "--noise", noise_file(0, **make)])
 
 
 def test_a_replay_gives_the_same_frames(sampled):
@@ -256,7 +308,7 @@ def test_a_damaged_model_is_refused_by_its_manifest(make_checkpoint, tmp_path):
     [
         (["--out", "there.mp4"], "exists already"),
         (["--out", "clip.gif"], "written as .mp4"),
-        (["--frames", "1", "--out", "there.mp4/a.png"], "Not a directory"),
+        (["--frames", "1", "--out", "there.mp4/a.png"], "a part of the path is a file"),
         (["--frames", "6"], "5 and 9 are the nearest"),
         (["--negative", "rain", "--guidance", "1"], "no effect"),
         (["--model", "nowhere"], "no model 'nowhere'"),
@@ -264,7 +316,7 @@ def test_a_damaged_model_is_refused_by_its_manifest(make_checkpoint, tmp_path):
 )
 def test_what_is_wrong_is_said_before_weights_are_loaded(checkpoint, tmp_path, argv, message):
     (tmp_path / "there.mp4").write_bytes(b"mine")
-    with pytest.raises(SampleError, match=message):
+    with pytest.raises((SampleError, CannotWrite), match=message):
         main(["a ball", "--model", str(checkpoint), *argv])
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"there.mp4": b"mine"}
 
@@ -282,7 +334,7 @@ def test_prompts_are_checked_before_weights_are_loaded(checkpoint):
         batch(checkpoint)
     write_prompts("a", "b")
     os.makedirs("clips")
-    with open("clips/002-b.mp4", "w"), pytest.raises(SampleError, match=r"clips/002-b.mp4 exists already"):
+    with open("clips/002-b.mp4", "w"), pytest.raises(CannotWrite, match=r"clips/002-b.mp4 exists already"):
         batch(checkpoint)
 
 

@@ -3,8 +3,9 @@ import os
 from pathlib import Path
 
 import pytest
+from hy_data import files
 from hy_data.errors import CannotWrite
-from hy_data.files import staged
+from hy_data.files import require_place, staged
 
 
 def test_the_name_appears_when_the_block_ends(tmp_path):
@@ -61,3 +62,24 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     with pytest.raises(CannotWrite, match="disk is full"), staged(tmp_path / "a.txt") as stage:
         fail_half_way(stage, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_is_tried_before_hours_are_spent_on_what_goes_there(tmp_path, monkeypatch):
+    (tmp_path / "there.mp4").touch()
+    require_place(tmp_path / "new" / "clip.mp4")
+    require_place(tmp_path / "there.mp4", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["there.mp4"]
+    for path, message in [
+        (tmp_path, "is a folder; name a file"),
+        (tmp_path / "there.mp4", r"there.mp4 exists already; choose another place, or give --overwrite"),
+        (tmp_path / "there.mp4" / "clip.mp4", "a part of the path is a file, not a folder"),
+    ]:
+        with pytest.raises(CannotWrite, match=message):
+            require_place(path)
+
+    def forbidden(dir):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(dir))
+
+    monkeypatch.setattr(files, "TemporaryFile", forbidden)
+    with pytest.raises(CannotWrite, match=r"clip.mp4: no permission to write there"):
+        require_place(tmp_path / "new" / "clip.mp4")

@@ -61,7 +61,7 @@ def test_pooled_vectors_follow_their_prompts():
 
 def test_a_distilled_backbone_is_told_the_scale():
     backbone = Recorder()
-    velocity = embedded_guidance(backbone, prompts(1, 3), 6.0)(X, SIGMA)
+    velocity = guided(embedded_guidance(backbone, 6.0), prompts(1, 3))(X, SIGMA)
     assert velocity[:, 0, 0, 0, 0].tolist() == [2, 6]
     ((latent, timestep, _, guidance),) = backbone.calls
     assert latent is X
@@ -69,10 +69,18 @@ def test_a_distilled_backbone_is_told_the_scale():
     assert guidance.tolist() == [6000, 6000]
 
 
+def test_a_distilled_backbone_takes_a_negative_prompt_too():
+    backbone = Recorder()
+    velocity = guided(embedded_guidance(backbone, 6.0), prompts(1, 3), prompts(1, fill=5.0), 3.0)(X, SIGMA)
+    assert velocity[:, 0, 0, 0, 0].tolist() == [-14, -2]
+    ((_, timestep, _, guidance),) = backbone.calls
+    assert (timestep.tolist(), guidance.tolist()) == ([750] * 4, [6000] * 4)
+
+
 @pytest.mark.parametrize(("dtype", "expected"), [(torch.float32, 6000.0), (torch.bfloat16, 6016.0)])
 def test_the_scale_is_multiplied_in_the_dtype_asked_for(dtype, expected):
     backbone = Recorder()
-    embedded_guidance(backbone, prompts(1, 3), 6.0, dtype=dtype)(X, SIGMA)
+    guided(embedded_guidance(backbone, 6.0, dtype=dtype), prompts(1, 3))(X, SIGMA)
     assert backbone.calls[0][3].tolist() == [expected, expected]
 
 
@@ -84,4 +92,6 @@ def test_what_does_not_fit_is_said():
     with pytest.raises(FlowError, match=r"guidance scale is -1"):
         guided(Recorder(), prompts(1, 3), prompts(1), -1.0)
     with pytest.raises(FlowError, match=r"embedded guidance scale is nan"):
-        embedded_guidance(Recorder(), prompts(1, 3), float("nan"))
+        embedded_guidance(Recorder(), float("nan"))
+    with pytest.raises(FlowError, match="needs a null prompt"):
+        guided(Recorder(), prompts(1, 3), scale=2.0)

@@ -4,13 +4,12 @@ Shapes: B batch, T frames, H height, W width, C channels (red, green, blue).
 """
 
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from hy_data import write_video
-from hy_data.files import staged
+from hy_data.files import require_place, staged
 from hy_plugins import Plugins
 from PIL import Image
 from rich.console import Console
@@ -57,17 +56,9 @@ def _check_place(out: Path, footage: Footage, *, overwrite: bool) -> None:
     if out.suffix.lower() != ending:
         what = "picture" if footage.is_picture else "video"
         raise ReconstructError(f"{out}: a {what}'s reconstruction is written as {ending}; name such a file")
-    if out.is_dir():
-        raise ReconstructError(f"{out} is a folder; name a file")
     if out.exists() and footage.path.samefile(out):
         raise ReconstructError(f"{out} is the input; choose another output")
-    if out.exists() and not overwrite:
-        raise ReconstructError(f"{out} exists already; choose another, or give --overwrite to replace it")
-    folder = next(folder for folder in out.absolute().parents if folder.exists())
-    try:
-        TemporaryFile(dir=folder).close()  # permissions alone do not tell: a file system may be read-only or full
-    except OSError as error:
-        raise ReconstructError(f"{out} can't be written: {folder}: {error.strerror}; choose another") from error
+    require_place(out, overwrite=overwrite)
 
 
 def _write(request: Request, footage: Footage, original_THWC: Frames, rebuilt_THWC: Frames, quality: Quality) -> None:

@@ -5,26 +5,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hy_dit import DiTConfig
+from hy_dit.load import open_dit
 from hy_plugins import Plugins
 from hy_vae3d import VAE3DConfig
-from hy_weights import located, read_config, read_config_as, read_manifest
+from hy_vae3d.load import open_vae
+from hy_weights import located
+from hy_weights.digest import folder_digest
 from hy_weights.hub import SCHEME
 
+from hyvideo_sample.layouts import Parts, find_parts
 from hyvideo_sample.settings import SampleError, Settings, settings_from
 
-PARTS = ("text_encoder", "dit", "vae")
-_FILES = [f"{part}/{file}" for part in PARTS for file in ("config.json", "model.safetensors")]
-_DEFAULTS = {"width", "height", "frames", "fps", "steps", "shift", "guidance"}
+_DEFAULTS = {"width", "height", "frames", "fps", "steps", "shift", "guidance", "dtype"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A model folder that has all its files and fits together; `hy_weights.verify` tells if they are whole.
+    """A model folder that has all its parts and fits together; `hy_weights.verify` tells if a published one is whole.
 
     Attributes:
         name: what the user calls it.
         folder: where it is.
-        digest: SHA-256 of its manifest, which holds that of every file.
+        parts: where its parts are.
+        digest: SHA-256 of its manifest, which holds that of every file; of the files, where there is none.
         defaults: the settings it was made for.
         dit: the sizes of its transformer.
         vae: the sizes of its autoencoder.
@@ -32,6 +35,7 @@ class Checkpoint:
 
     name: str
     folder: Path
+    parts: Parts
     digest: str
     defaults: Settings
     dit: DiTConfig
@@ -41,11 +45,14 @@ class Checkpoint:
         """Refuse settings that this model would not follow.
 
         Raises:
-            SampleError: there is a negative prompt, and nothing reads it.
+            SampleError: there is a negative prompt, and nothing reads it; or a strength that this model has no use for.
         """
-        if settings.negative and (self.dit.guidance_embed or settings.guidance == 1):
-            why = "this model has learned its guidance" if self.dit.guidance_embed else "guidance is 1"
-            raise SampleError(f"the negative prompt {settings.negative!r} would have no effect: {why}; leave it out")
+        learned = self.dit.guidance_embed
+        if settings.true_cfg != 1 and not learned:
+            raise SampleError("true_cfg is of models that have learned their guidance; this one takes --guidance")
+        if settings.negative and (settings.true_cfg if learned else settings.guidance) == 1:
+            why = "this model has learned its guidance; give --true-cfg, such as 4, or" if learned else "guidance is 1;"
+            raise SampleError(f"the negative prompt {settings.negative!r} would have no effect: {why} leave it out")
 
 
 def open_checkpoint(name: str | None, plugins: Plugins) -> Checkpoint:
@@ -73,22 +80,23 @@ def open_checkpoint(name: str | None, plugins: Plugins) -> Checkpoint:
         folder = located(name) if name.startswith(SCHEME) else Path(name)
     if not folder.is_dir():
         raise SampleError(f"no model '{name}': {right}")
-    if missing := [file for file in [*_FILES, "config.json", "manifest.json"] if not (folder / file).is_file()]:
-        has = f"{', '.join(PARTS)} (each config.json and model.safetensors), config.json and manifest.json"
-        raise SampleError(f"{folder} is no whole model: it lacks {', '.join(missing)}; a model folder has {has}")
-    read_manifest(folder)
-    dit = read_config_as(folder / "dit", DiTConfig)
-    vae = read_config_as(folder / "vae", VAE3DConfig)
+    parts = find_parts(folder)
+    dit, vae = open_dit(parts.dit).config, open_vae(parts.vae).config
     if vae.latent_channels != dit.in_channels:
         channels = f"the VAE has {vae.latent_channels} latent channels, the transformer {dit.in_channels}"
         raise SampleError(f"{folder}: {channels}")
-    digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
-    return Checkpoint(name=name, folder=folder, digest=digest, defaults=_defaults(folder), dit=dit, vae=vae)
+    digest, defaults = _digest(folder, parts), _defaults(parts)
+    return Checkpoint(name=name, folder=folder, parts=parts, digest=digest, defaults=defaults, dit=dit, vae=vae)
 
 
-def _defaults(folder: Path) -> Settings:
-    source = f"{folder / 'config.json'}, 'sampling'"
-    values = read_config(folder).get("sampling", {})
+def _digest(folder: Path, parts: Parts) -> str:
+    if parts.published:
+        return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    return hashlib.sha256("".join(map(folder_digest, parts.all.values())).encode()).hexdigest()
+
+
+def _defaults(parts: Parts) -> Settings:
+    source, values = f"{parts.source}, 'sampling'", parts.sampling
     if not isinstance(values, dict) or values.keys() - _DEFAULTS:
         raise SampleError(f"{source} is {values!r}; it must be an object with keys of {', '.join(sorted(_DEFAULTS))}")
     return settings_from(values, source)

@@ -39,6 +39,7 @@ class Request:
     Attributes:
         given: the settings that were given.
         model: a bundled name, a folder or a hub id.
+        noise_file: noise to start from.
         prompts: a file with one prompt per line.
         replay: a sample to repeat.
         decode: a latent to finish.
@@ -50,6 +51,7 @@ class Request:
 
     given: dict[str, Any]
     model: str | None
+    noise_file: Path | None
     prompts: Path | None
     replay: Path | None
     decode: Path | None
@@ -100,7 +102,8 @@ def _require_one_task(request: Request) -> None:
         raise SampleError("--prompts stands alone: leave out the PROMPT, --replay and --decode")
     if request.decode and request.replay:
         raise SampleError("--decode and --replay are two tasks; give one of them")
-    if request.decode and (set_already := sorted(request.given.keys() - _OF_DECODING)):
+    given = {*request.given, *({"noise"} if request.noise_file else ())}
+    if request.decode and (set_already := sorted(given - _OF_DECODING)):
         names = ", ".join(set_already)
         raise SampleError(f"--decode finishes a sample whose settings are set; leave out {names}")
     if not (request.prompts or request.replay or request.decode or "prompt" in request.given):
@@ -144,7 +147,11 @@ def _parser() -> argparse.ArgumentParser:
     text = f"how strictly the prompt is followed; 1 is off and twice as fast (default {usual.guidance:g})"
     way.add_argument("--guidance", metavar="X", type=float, help=text)
     way.add_argument("--negative", metavar="TEXT", help="what it must not show (default nothing)")
-    text = f"float32 or bfloat16, which takes half the memory (default {usual.dtype})"
+    text = "how strictly the negative prompt is avoided by a model that has learned its guidance; twice as slow"
+    way.add_argument("--true-cfg", metavar="X", type=float, help=f"{text} (default {usual.true_cfg:g}, off)")
+    text = "start from this noise, a .safetensors file with one tensor of the latent's size, instead of the seed's"
+    way.add_argument("--noise", dest="noise_file", metavar="FILE", type=Path, default=None, help=text)
+    text = f"float32, or half its memory: bfloat16, float16 (default {usual.dtype})"
     way.add_argument("--dtype", metavar="TYPE", help=text)
     way.add_argument("--device", metavar="NAME", help="cpu, cuda, or auto: cuda when there is one (default auto)")
     text = "decode in overlapping tiles: on, off, or auto: where the memory asks for it (default auto)"

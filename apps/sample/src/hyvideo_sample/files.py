@@ -7,13 +7,12 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from hy_data import read_settings, write_video
-from hy_data.files import staged
+from hy_data.files import require_place, staged
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
@@ -39,21 +38,14 @@ def check_place(path: Path, settings: Settings, *, overwrite: bool) -> None:
     """Refuse a place that the sample could not be written to.
 
     Raises:
-        SampleError: the ending is unknown or does not fit, the file exists already, or its folder takes no files.
+        SampleError: the ending is unknown or does not fit.
+        CannotWrite: the file exists already, or its folder takes no files.
     """
     if path.suffix.lower() not in (".mp4", ".png"):
         raise SampleError(f"{path}: a sample is written as .mp4, or as .png if it has one frame; name such a file")
     if path.suffix.lower() == ".png" and settings.frames != 1:
         raise SampleError(f"{path}: a .png holds one frame, not {settings.frames}; use .mp4 or --frames 1")
-    if path.is_dir():
-        raise SampleError(f"{path} is a folder; name a file")
-    if path.exists() and not overwrite:
-        raise SampleError(f"{path} exists already; choose another --out, or give --overwrite to replace it")
-    folder = next(folder for folder in path.absolute().parents if folder.exists())
-    try:
-        TemporaryFile(dir=folder).close()  # permissions alone do not tell: a file system may be read-only or full
-    except OSError as error:
-        raise SampleError(f"{path} can't be written: {folder}: {error.strerror}; choose another --out") from error
+    require_place(path, overwrite=overwrite)
 
 
 def write_sample(path: Path, frames_THWC: npt.NDArray[np.uint8], record: Record) -> None:

@@ -25,6 +25,7 @@ from hyvideo_sample.checkpoint import Checkpoint
 from hyvideo_sample.decoding import unfinished
 from hyvideo_sample.files import write_sample
 from hyvideo_sample.latents import latent_place, write_latent
+from hyvideo_sample.noise import draw_noise
 from hyvideo_sample.progress import Stages
 from hyvideo_sample.record import Record
 from hyvideo_sample.settings import SampleError, Settings
@@ -42,6 +43,7 @@ class Pipeline:
         plugins: the autoencoder is one of their components.
         stages: where progress is shown.
         keep_latents: whether latents stay when their samples are written.
+        noise_1CTHW: what sampling starts from; without it, what the settings' seed draws.
         failures: what went wrong, by the file that could not be made for it.
         kept: the files of latents that are on disk, by the sample they belong to.
     """
@@ -51,6 +53,7 @@ class Pipeline:
     plugins: Plugins
     stages: Stages
     keep_latents: bool = False
+    noise_1CTHW: Tensor | None = None
     failures: dict[Path, HyError] = field(default_factory=dict)
     kept: dict[Path, Path] = field(default_factory=dict)
 
@@ -61,8 +64,7 @@ class Pipeline:
         Raises:
             CheckpointError: the model's files are not what its manifest says, or do not fit.
         """
-        with self.stages.stage("check the model"):
-            verify(self.checkpoint.folder)
+        self._check()
         null_text, *texts = self._encode([self.settings.negative, *prompts.values()])
         records = {out: self._record(prompt) for out, prompt in prompts.items()}
         latents = self._denoise(dict(zip(prompts, texts, strict=True)), null_text, records)
@@ -80,11 +82,16 @@ class Pipeline:
         Raises:
             CheckpointError: as `run`.
         """
-        with self.stages.stage("check the model"):
-            verify(self.checkpoint.folder)
+        self._check()
         self.kept[out] = source
         self.keep_latents = True
         self._decode({out: latent_BCTHW}, {out: self._record(self.settings.prompt)})
+
+    def _check(self) -> None:
+        """Compare a published model's files with its manifest."""
+        if self.checkpoint.parts.published:
+            with self.stages.stage("check the model"):
+                verify(self.checkpoint.folder)
 
     def _record(self, prompt: str) -> Record:
         settings = replace(self.settings, prompt=prompt)
@@ -92,32 +99,36 @@ class Pipeline:
 
     def _encode(self, prompts: list[str]) -> list[TextTokens]:
         with self.stages.stage("load the text encoder"):
-            encoder = load_text_encoder(self.checkpoint.folder / "text_encoder", **self._format())
+            encoder = load_text_encoder(self.checkpoint.parts.text_encoder, **self._format(), **self._reading())
         with self.stages.stage("encode the prompt"), warnings.catch_warnings(record=True) as notes:
             texts = [encoder.encode([prompt]) for prompt in prompts]
         for note in notes:  # a prompt that was cut, say; as Python prints warnings, few would read it
             self.stages.note(str(note.message))
         return texts
 
+    def _reading(self) -> dict[str, Any]:
+        """How the released encoders read prompts; both stay in memory until all are read."""
+        if self.checkpoint.parts.published:
+            return {}
+        return {"media": "image" if self.settings.frames == 1 else "video", "offload": "none"}
+
     def _denoise(
         self, texts: Mapping[Path, TextTokens], null_text: TextTokens, records: Mapping[Path, Record]
     ) -> dict[Path, Tensor]:
         """Sample the latent of each file, in the scale that the transformer knows."""
         with self.stages.stage("load the transformer"):
-            dit = load_dit(self.checkpoint.folder / "dit", **self._format())
+            dit = load_dit(self.checkpoint.parts.dit, **self._format())
         settings, latents = self.settings, {}
-        shape = (1, dit.config.in_channels, *settings.latent_grid)
+        noise_1CTHW = self._noise((1, dit.config.in_channels, *settings.latent_grid)).to(settings.device)
+        schedule = sigmas(settings.steps, settings.shift)
         with self.stages.stage("denoise", len(texts) * settings.steps, "steps") as step_done:
             for out, text in texts.items():
-                generator = torch.Generator().manual_seed(settings.seed)
-                noise_BCTHW = torch.randn(shape, generator=generator).to(settings.device)
                 if dit.config.guidance_embed:
-                    dtype = dit.img_in.proj.weight.dtype
-                    velocity = embedded_guidance(dit, text, settings.guidance, dtype=dtype)
+                    told = embedded_guidance(dit, settings.guidance, dtype=dit.img_in.proj.weight.dtype)
+                    velocity = guided(told, text, null_text, settings.true_cfg)
                 else:
                     velocity = guided(dit, text, null_text, settings.guidance)
-                schedule = sigmas(settings.steps, settings.shift)
-                latent_BCTHW = sample(velocity, noise_BCTHW, schedule, on_step=lambda *_: step_done())
+                latent_BCTHW = sample(velocity, noise_1CTHW, schedule, on_step=lambda *_: step_done())
                 if latent_BCTHW.isfinite().all():
                     latents[out] = latent_BCTHW
                     self._keep(out, latent_BCTHW, records[out])
@@ -125,6 +136,9 @@ class Pipeline:
                     advice = "try --dtype float32, or less --guidance"
                     self.failures[out] = SampleError(f"{out}: the latent became infinite; {advice}")
         return latents
+
+    def _noise(self, shape: tuple[int, ...]) -> Tensor:
+        return draw_noise(self.settings.seed, shape) if self.noise_1CTHW is None else self.noise_1CTHW
 
     def _keep(self, out: Path, latent_BCTHW: Tensor, record: Record) -> None:
         """Write a latent; where that fails, decoding may still do."""
@@ -140,7 +154,7 @@ class Pipeline:
         """Decode latents and write each to its file, whatever becomes of the others."""
         with self.stages.stage("load the VAE"):
             load_vae = self.plugins.load("autoencoder", "causal-3d")
-            vae = load_vae(path=self.checkpoint.folder / "vae", **self._format())
+            vae = load_vae(path=self.checkpoint.parts.vae, **self._format())
         vae.tiling = Tiling() if self.settings.tiling == "on" else None
         with self.stages.stage("decode and write", len(latents), "samples") as sample_done:
             for out, latent_BCTHW in latents.items():

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch
 from hy_plugins import HyError, Plugins
+from torch import Tensor
 
 from hyvideo_sample.checkpoint import Checkpoint, open_checkpoint
 from hyvideo_sample.cli import Request
 from hyvideo_sample.decoding import prepared
 from hyvideo_sample.files import check_place, read_record, slug, suffix
 from hyvideo_sample.latents import finishing, latent_place, read_latent, sample_place
+from hyvideo_sample.noise import noise_digest, read_noise, require_shape
 from hyvideo_sample.pipeline import Pipeline, placed
 from hyvideo_sample.progress import Stages
 from hyvideo_sample.record import Record
@@ -40,6 +42,7 @@ def run(request: Request) -> int:
     if record:
         _compare_models(record, checkpoint, request)
     settings = placed(replace(record.settings if record else checkpoint.defaults, **request.given))
+    noise_1CTHW, settings = _noise(request, settings, checkpoint)
     checkpoint.check(settings)
     prompts = _prompts(request, settings)
     for out in prompts:
@@ -49,8 +52,14 @@ def run(request: Request) -> int:
         torch.set_num_threads(request.threads)
     with Stages() as stages:
         settings = prepared(settings, checkpoint, stages)
-        keep = request.keep_latents
-        pipeline = Pipeline(checkpoint=checkpoint, settings=settings, plugins=plugins, stages=stages, keep_latents=keep)
+        pipeline = Pipeline(
+            checkpoint=checkpoint,
+            settings=settings,
+            plugins=plugins,
+            stages=stages,
+            keep_latents=request.keep_latents,
+            noise_1CTHW=noise_1CTHW,
+        )
         try:
             if request.decode and latent_BCTHW is not None:
                 (out,) = prompts
@@ -69,6 +78,20 @@ def run(request: Request) -> int:
 
 def _replayed(request: Request) -> Record | None:
     return read_record(request.replay) if request.replay else None
+
+
+def _noise(request: Request, settings: Settings, checkpoint: Checkpoint) -> tuple[Tensor | None, Settings]:
+    """The noise that was given, if any, and the settings that tell of it."""
+    if request.noise_file:
+        noise_1CTHW = read_noise(request.noise_file)
+        require_shape(noise_1CTHW, (1, checkpoint.dit.in_channels, *settings.latent_grid))
+        return noise_1CTHW, replace(settings, noise=noise_digest(noise_1CTHW))
+    if settings.noise and not request.decode:
+        raise SampleError(
+            f"{request.replay} was made from noise that was given; give its file as --noise (SHA-256 of its numbers: "
+            f"{settings.noise[:12]})"
+        )
+    return None, settings
 
 
 def _check_latent(out: Path, request: Request) -> None:

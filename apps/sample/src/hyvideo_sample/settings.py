@@ -19,12 +19,17 @@ _RANGES = {  # beyond these lies a slip of the finger, not a video
     "steps": (1, 10_000),
     "shift": (0.01, 1000),
     "guidance": (0, 1000),
+    "true_cfg": (0, 1000),
     "width": (PIXEL_STEP, 16_384),
     "height": (PIXEL_STEP, 16_384),
     "frames": (1, 16_385),
     "fps": (0.1, 1000),
 }
-_CHOICES = {"dtype": ("float32", "bfloat16"), "device": ("auto", "cpu", "cuda"), "tiling": ("auto", "on", "off")}
+_CHOICES = {
+    "dtype": ("float32", "bfloat16", "float16"),
+    "device": ("auto", "cpu", "cuda"),
+    "tiling": ("auto", "on", "off"),
+}
 
 
 class SampleError(HyError, ValueError):
@@ -39,9 +44,11 @@ class Settings:
         prompt: what the video shows.
         negative: what it must not show.
         seed: of the noise that sampling starts from.
+        noise: SHA-256 of that noise, if it was given; empty if the seed draws it.
         steps: how often the transformer is called.
         shift: of the noise levels (paper section 5.1); more gives more steps to high noise.
-        guidance: strength of the prompt; 1 is none.
+        guidance: strength of the prompt; 1 is none. A model that has learned its guidance takes it as an input.
+        true_cfg: strength against the negative prompt, of a model that has learned its guidance; 1 is none.
         width: in pixels, a multiple of 16.
         height: in pixels, a multiple of 16.
         frames: 4n+1; one is a picture.
@@ -57,9 +64,11 @@ class Settings:
     prompt: str = ""
     negative: str = ""
     seed: int = 0
+    noise: str = ""
     steps: int = 30
     shift: float = 7.0
     guidance: float = 6.0
+    true_cfg: float = 1.0
     width: int = 64
     height: int = 64
     frames: int = 17

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from hy_data.errors import CannotWrite
 
@@ -51,6 +52,27 @@ def staged(path: str | Path) -> Iterator[Path]:
     finally:
         if stage.parent.is_dir():
             stage.unlink(missing_ok=True)
+
+
+def require_place(path: Path, *, overwrite: bool = False) -> None:
+    """Refuse a place that a file could not be written to, before hours are spent on what goes there.
+
+    Args:
+        path: the file.
+        overwrite: whether it may be there already.
+
+    Raises:
+        CannotWrite: it is a folder or there already, or its folder takes no files.
+    """
+    if path.is_dir():
+        raise CannotWrite(f"{path} is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise CannotWrite(f"{path} exists already; choose another place, or give --overwrite to replace it")
+    try:
+        folder = next(folder for folder in path.absolute().parents if folder.exists())
+        TemporaryFile(dir=folder).close()  # permissions alone do not tell: a file system may be read-only or full
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def cannot_write(path: Path, error: OSError) -> CannotWrite:

@@ -3,6 +3,8 @@
 Shapes: B batch, C channels, T H W frames/height/width of the latent, S text tokens, D width.
 """
 
+from collections.abc import Callable
+
 import torch
 from hy_plugins import TextTokens
 from hy_plugins.protocols import Backbone
@@ -16,7 +18,13 @@ TIMESTEPS = 1000
 """The backbone's time-step at pure noise; it also takes guidance scales times this (as the released weights do)."""
 
 
-def guided(backbone: Backbone, text: TextTokens, null_text: TextTokens, scale: float) -> Velocity:
+Predict = Callable[[Tensor, Tensor, TextTokens], Tensor]
+"""velocity_BCTHW = predict(x_BCTHW, timestep_B, text): a backbone, or one that `embedded_guidance` tells its scale."""
+
+
+def guided(
+    backbone: Predict | Backbone, text: TextTokens, null_text: TextTokens | None = None, scale: float = 1.0
+) -> Velocity:
     """Classifier-free guidance: null + scale * (prompt - null), both in one batch.
 
     A scale of 1 is the prompt's own velocity: the backbone is then called with one branch only.
@@ -24,19 +32,22 @@ def guided(backbone: Backbone, text: TextTokens, null_text: TextTokens, scale: f
     Args:
         backbone: takes the time-step 0..1000.
         text: of B prompts.
-        null_text: of the empty or negative prompt, B of them or one for all; its length S may differ.
+        null_text: of the empty or negative prompt, B of them or one for all; its length S may differ. A scale of 1
+            needs none.
         scale: 1 and above; 6 is usual.
 
     Returns:
         A velocity for B latents.
 
     Raises:
-        FlowError: the scale is negative, or the numbers of prompts don't agree.
+        FlowError: the scale is negative, the null prompt is missing, or the numbers of prompts don't agree.
     """
     if not scale >= 0:
         raise FlowError(f"guidance scale is {scale}; it must not be negative (1 is without guidance, 6 is usual)")
     if scale == 1:
         return lambda x_BCTHW, sigma: backbone(x_BCTHW, _timestep(x_BCTHW, sigma), text)
+    if null_text is None:
+        raise FlowError(f"guidance scale is {scale}, which needs a null prompt's text; give null_text")
     both = _stack(_repeat(null_text, text.tokens_BSD.shape[0]), text)
 
     def velocity(x_BCTHW: Tensor, sigma: Tensor) -> Tensor:
@@ -47,14 +58,14 @@ def guided(backbone: Backbone, text: TextTokens, null_text: TextTokens, scale: f
     return velocity
 
 
-def embedded_guidance(
-    backbone: Backbone, text: TextTokens, scale: float, dtype: torch.dtype = torch.float32
-) -> Velocity:
-    """Guidance that a distilled backbone has learned: the scale is an input, one branch is enough (paper section 5.2).
+def embedded_guidance(backbone: Backbone, scale: float, dtype: torch.dtype = torch.float32) -> Predict:
+    """Tell a distilled backbone the guidance it has learned, in each call (paper section 5.2).
+
+    One branch is enough, `guided(embedded_guidance(backbone, 6.0), text)`; a negative prompt needs both,
+    `guided(embedded_guidance(backbone, 6.0), text, null_text, 4.0)`.
 
     Args:
         backbone: takes `guidance_B`, the scale times 1000.
-        text: of B prompts.
         scale: within the range of its distillation, 1 to 8 in the paper; 6 is usual.
         dtype: what scale times 1000 is computed in. The released pipeline takes its weights' bfloat16, in which 6 gives
             6016: a model in bfloat16 samples what the released one does only with that number.
@@ -64,14 +75,8 @@ def embedded_guidance(
     """
     if not scale >= 0:
         raise FlowError(f"embedded guidance scale is {scale}; it must not be negative (6 is usual)")
-
     guidance = float(torch.tensor(scale, dtype=dtype) * TIMESTEPS)
-
-    def velocity(x_BCTHW: Tensor, sigma: Tensor) -> Tensor:
-        timestep_B = _timestep(x_BCTHW, sigma)
-        return backbone(x_BCTHW, timestep_B, text, torch.full_like(timestep_B, guidance))
-
-    return velocity
+    return lambda x_BCTHW, timestep_B, text: backbone(x_BCTHW, timestep_B, text, torch.full_like(timestep_B, guidance))
 
 
 def _timestep(x_BCTHW: Tensor, sigma: Tensor) -> Tensor:

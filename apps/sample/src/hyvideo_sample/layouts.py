@@ -1,0 +1,133 @@
+"""Where a model's parts lie, in each of the layouts that whole models are handed around in."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hy_weights import read_config, read_manifest
+from hy_weights.reading import read_json
+
+from hyvideo_sample.settings import SampleError
+
+_OURS = ("text_encoder", "dit", "vae")
+_FILES = [
+    *(f"{part}/{file}" for part in _OURS for file in ("config.json", "model.safetensors")),
+    "config.json",
+    "manifest.json",
+]
+_RELEASED = "hunyuan-video-t2v-720p"
+_RELEASED_WEIGHTS = "transformers/mp_rank_00_model_states.pt"
+_RELEASED_SAMPLING = {
+    "width": 1280,
+    "height": 720,
+    "frames": 129,
+    "fps": 24.0,
+    "steps": 50,
+    "shift": 7.0,
+    "guidance": 6.0,
+    "dtype": "bfloat16",
+}
+"""What the released checkpoints are sampled with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """A whole model's parts; that their files are whole is not looked at.
+
+    Attributes:
+        layout: whose, in words.
+        text_encoder: what `hy_textenc.load_text_encoder` takes.
+        dit: what `hy_dit.load_dit` takes.
+        vae: what `hy_vae3d.load_vae` takes.
+        published: whether a manifest tells the SHA-256 of every file.
+        sampling: the model's own settings.
+        source: where these were read, for messages.
+    """
+
+    layout: str
+    text_encoder: Path
+    dit: Path
+    vae: Path
+    published: bool = False
+    sampling: Any = field(default_factory=lambda: dict(_RELEASED_SAMPLING))
+    source: Path
+
+    @property
+    def all(self) -> dict[str, Path]:
+        """The parts that have weights, by name."""
+        return {"text_encoder": self.text_encoder, "dit": self.dit, "vae": self.vae}
+
+
+def find_parts(folder: Path) -> Parts:
+    """Tell a model's layout by the names of its folders.
+
+    Args:
+        folder: ours has `text_encoder`, `dit` and `vae`; diffusers' `transformer`, `vae`, `text_encoder`, `tokenizer`,
+            `text_encoder_2`, `tokenizer_2` and `scheduler`; the released one `hunyuan-video-t2v-720p` with
+            `transformers` and `vae`, and `text_encoder` and `text_encoder_2` beside it.
+
+    Raises:
+        SampleError: a part is missing; names it.
+        CheckpointError: a JSON file can't be read.
+    """
+    if (folder / "transformer").is_dir():
+        return _diffusers(folder)
+    if (folder / _RELEASED).is_dir():
+        return _released(folder)
+    return _ours(folder)
+
+
+def _ours(folder: Path) -> Parts:
+    if missing := [file for file in _FILES if not (folder / file).is_file()]:
+        has = f"{', '.join(_OURS)} (each config.json and model.safetensors), config.json and manifest.json"
+        theirs = f"diffusers' layout has transformer, and Tencent's {_RELEASED}"
+        raise SampleError(
+            f"{folder} is no whole model: it lacks {', '.join(missing)}; a model folder has {has}; {theirs}"
+        )
+    read_manifest(folder)
+    text_encoder, dit, vae = (folder / part for part in _OURS)
+    return Parts(
+        layout="ours",
+        text_encoder=text_encoder,
+        dit=dit,
+        vae=vae,
+        published=True,
+        sampling=read_config(folder).get("sampling", {}),
+        source=folder / "config.json",
+    )
+
+
+def _diffusers(folder: Path) -> Parts:
+    parts = ("transformer", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+    _require(folder, parts, "a model in diffusers' layout")
+    scheduler = folder / "scheduler/scheduler_config.json"
+    sampling = dict(_RELEASED_SAMPLING)
+    if scheduler.is_file():
+        sampling["shift"] = read_json(scheduler).get("shift", sampling["shift"])
+    return Parts(
+        layout="diffusers'",
+        text_encoder=folder,
+        dit=folder / "transformer",
+        vae=folder / "vae",
+        sampling=sampling,
+        source=scheduler,
+    )
+
+
+def _released(folder: Path) -> Parts:
+    parts = (f"{_RELEASED}/transformers", f"{_RELEASED}/vae", "text_encoder", "text_encoder_2")
+    _require(folder, parts, "a model in the released layout")
+    inside = folder / _RELEASED
+    weights = inside / _RELEASED_WEIGHTS  # an fp8 file may lie beside it
+    return Parts(
+        layout="the released",
+        text_encoder=folder,
+        dit=weights if weights.is_file() else weights.parent,
+        vae=inside / "vae",
+        source=folder,
+    )
+
+
+def _require(folder: Path, parts: tuple[str, ...], what: str) -> None:
+    if missing := [part for part in parts if not (folder / part).is_dir()]:
+        raise SampleError(f"{folder} is no whole model: it lacks {', '.join(missing)}; {what} has {', '.join(parts)}")

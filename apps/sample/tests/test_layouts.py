@@ -1,0 +1,59 @@
+"""A model's layout is told by its folders."""
+
+import json
+
+import pytest
+from hyvideo_sample.layouts import find_parts
+from hyvideo_sample.settings import SampleError
+
+DIFFUSERS = ("transformer", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+RELEASED = (
+    "hunyuan-video-t2v-720p/transformers",
+    "hunyuan-video-t2v-720p/vae",
+    "text_encoder",
+    "text_encoder_2",
+)
+
+
+def make(folder, names):
+    for name in names:
+        (folder / name).mkdir(parents=True)
+    return folder
+
+
+def test_ours(checkpoint):
+    parts = find_parts(checkpoint)
+    assert parts.all == {part: checkpoint / part for part in ("text_encoder", "dit", "vae")}
+    assert (parts.published, parts.sampling["steps"]) == (True, 2)
+
+
+def test_diffusers_tells_its_shift(tmp_path):
+    folder = make(tmp_path, (*DIFFUSERS, "scheduler"))
+    parts = find_parts(folder)
+    assert parts.all == {"text_encoder": folder, "dit": folder / "transformer", "vae": folder / "vae"}
+    assert (parts.published, parts.sampling["shift"], parts.sampling["frames"]) == (False, 7.0, 129)
+    (folder / "scheduler/scheduler_config.json").write_text(json.dumps({"shift": 5.0}))
+    assert find_parts(folder).sampling["shift"] == 5.0
+
+
+def test_the_released_one_means_the_full_weights_where_fp8_lies_beside_them(tmp_path):
+    folder = make(tmp_path, RELEASED)
+    inside = folder / "hunyuan-video-t2v-720p"
+    (inside / "transformers/mp_rank_00_model_states_fp8.pt").touch()
+    assert find_parts(folder).dit == inside / "transformers"
+    (inside / "transformers/mp_rank_00_model_states.pt").touch()
+    parts = find_parts(folder)
+    assert (parts.dit, parts.vae) == (inside / "transformers/mp_rank_00_model_states.pt", inside / "vae")
+
+
+@pytest.mark.parametrize(
+    ("names", "lacks"),
+    [
+        ([name for name in DIFFUSERS if name != "tokenizer_2"], "lacks tokenizer_2; a model in diffusers' layout has"),
+        ([name for name in RELEASED if name != "text_encoder"], "lacks text_encoder; a model in the released layout"),
+        (["vae"], "lacks text_encoder/config.json.*; diffusers' layout has transformer"),
+    ],
+)
+def test_a_missing_part_is_named(tmp_path, names, lacks):
+    with pytest.raises(SampleError, match=lacks):
+        find_parts(make(tmp_path, names))
