@@ -159,8 +159,13 @@ def test_progress_is_shown_after_a_while_only(folder, monkeypatch):
 def test_what_holds_no_model_is_named(folder, tmp_path):
     with pytest.raises(CheckpointError, match=r"absent: no such file or folder"):
         folder_digest(tmp_path / "absent")
-    with pytest.raises(CheckpointError, match=r"sub: holds no weights"):
+    (folder / "sub" / "config.json").rename(folder / "sub" / "README.md")
+    with pytest.raises(CheckpointError, match=r"sub: holds no file of a model"):
         folder_digest(folder / "sub")
+
+
+def test_a_tokenizers_folder_needs_no_weights(folder):
+    assert folder_digest(folder / "sub") != folder_digest(folder)
 
 
 def test_tensors_differ_by_name_dtype_shape_and_bytes():

@@ -70,11 +70,11 @@ def folder_digest(path: str | os.PathLike[str], progress: Callable[[int, int], N
     were. What is believed is this package's memory of a file whose size, times and inode have not changed since.
 
     Args:
-        path: a model folder, or one file of weights.
+        path: a folder of a model or of a part of it, such as its tokenizer; or one file of weights.
         progress: called, once it takes more than two seconds, with the bytes that were read and all there are.
 
     Raises:
-        CheckpointError: there is no such folder or file, it holds no weights, or a file can't be read.
+        CheckpointError: there is no such folder or file, it holds none of a model, or a file can't be read.
     """
     files = _deciding_files(Path(path))
     try:
@@ -92,9 +92,9 @@ def _deciding_files(path: Path) -> dict[str, Path]:
     names = sorted(file.name for file in path.iterdir() if file.is_file())
     weights = [name for name in names if name.endswith(".safetensors")]
     weights = weights or [name for name in names if name.endswith(_PICKLES)]
-    if not weights:
-        raise CheckpointError(f"{path}: holds no weights (.safetensors, {', '.join(_PICKLES)})")
     settings = [name for name in names if name.endswith((".json", *_TOKENIZER)) and name != "manifest.json"]
+    if not weights and not settings:
+        raise CheckpointError(f"{path}: holds no file of a model: neither weights, nor JSON, nor a tokenizer's")
     return {name: path / name for name in [*weights, *settings]}
 
 
