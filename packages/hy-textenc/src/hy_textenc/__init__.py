@@ -7,10 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hy_textenc.cached import CachedTextEncoder
     from hy_textenc.errors import TextEncoderError
     from hy_textenc.tiny import TinyTextConfig, TinyTextEncoder, load_text_encoder
 
 __all__ = [
+    "CachedTextEncoder",
     "TextEncoderError",
     "TinyTextConfig",
     "TinyTextEncoder",
@@ -18,6 +20,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "CachedTextEncoder": "hy_textenc.cached",
     "TextEncoderError": "hy_textenc.errors",
     "TinyTextConfig": "hy_textenc.tiny",
     "TinyTextEncoder": "hy_textenc.tiny",

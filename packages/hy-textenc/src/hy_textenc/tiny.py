@@ -10,11 +10,12 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from hy_plugins import TextTokens
-from hy_weights import load_strict, read_config_as, read_tensors, unallocated
+from hy_weights import load_strict, read_config_as, read_tensors, tensors_sha256, unallocated
 from torch import Tensor, nn
 
 from hy_textenc.errors import TextEncoderError
@@ -69,6 +70,11 @@ class TinyTextEncoder(nn.Module):
         self._warned = False
         for embedding in (self.table, self.positions):
             nn.init.normal_(embedding.weight, std=0.02)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the states, for `CachedTextEncoder`: the config, and a digest of the weights as they are."""
+        return {"encoder": "tiny", "config": asdict(self.config), "weights": tensors_sha256(self.state_dict())}
 
     def encode(self, prompts: Sequence[str]) -> TextTokens:
         """Encode B prompts, each alone: neither its neighbours nor the padding change a prompt's states.

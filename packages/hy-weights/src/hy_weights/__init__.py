@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hy_weights.allocation import unallocated
+    from hy_weights.digest import folder_digest
+    from hy_weights.entry import tensors_sha256
     from hy_weights.errors import CheckpointError, LoRAError
     from hy_weights.hub import located
     from hy_weights.lora.adapters import (
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from hy_weights.manifest import FileState, file_states, read_manifest, verify, write_manifest
     from hy_weights.publish import require_replaceable, staged, staged_file
     from hy_weights.reading import read_config, read_config_as
+    from hy_weights.store import TensorStore, content_key
     from hy_weights.stored import StoredTensors, read_tensors
     from hy_weights.strict import load_strict
     from hy_weights.writing import write_model
@@ -38,7 +41,10 @@ __all__ = [
     "LoRA",
     "LoRAError",
     "StoredTensors",
+    "TensorStore",
+    "content_key",
     "file_states",
+    "folder_digest",
     "insert_lora",
     "inserted_lora",
     "inserted_loras",
@@ -57,6 +63,7 @@ __all__ = [
     "set_lora_strength",
     "staged",
     "staged_file",
+    "tensors_sha256",
     "unallocated",
     "verify",
     "write_lora",
@@ -71,7 +78,10 @@ _HOME = {
     "LoRA": "hy_weights.lora.factors",
     "LoRAError": "hy_weights.errors",
     "StoredTensors": "hy_weights.stored",
+    "TensorStore": "hy_weights.store",
+    "content_key": "hy_weights.store",
     "file_states": "hy_weights.manifest",
+    "folder_digest": "hy_weights.digest",
     "insert_lora": "hy_weights.lora.adapters",
     "inserted_lora": "hy_weights.lora.adapters",
     "inserted_loras": "hy_weights.lora.adapters",
@@ -90,6 +100,7 @@ _HOME = {
     "set_lora_strength": "hy_weights.lora.adapters",
     "staged": "hy_weights.publish",
     "staged_file": "hy_weights.publish",
+    "tensors_sha256": "hy_weights.entry",
     "unallocated": "hy_weights.allocation",
     "verify": "hy_weights.manifest",
     "write_lora": "hy_weights.lora.writing",

@@ -1,6 +1,5 @@
 """The manifest: what a published folder holds, by hash; a torn, edited or half-copied one can't pass for whole."""
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -12,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from hy_weights.digest import Meter, file_sha256
 from hy_weights.errors import CheckpointError
 from hy_weights.reading import CONFIG_FILE, read_json
 
 MANIFEST_FILE = "manifest.json"
-_CHUNK = 2**24
 _FORMAT = "hyvideo-manifest/1"
 _PACKAGES = ("torch", "safetensors", "lightning")  # beside our own, named hy-* and hyvideo*
 
@@ -41,7 +40,8 @@ def write_manifest(folder: str | os.PathLike[str], provenance: Mapping[str, Any]
     manifest = {
         "format": _FORMAT,
         "files": {
-            name: {"sha256": _sha256(folder / name), "size": (folder / name).stat().st_size} for name in _files(folder)
+            name: {"sha256": file_sha256(folder / name), "size": (folder / name).stat().st_size}
+            for name in _files(folder)
         },
         "config": read_json(config) if config.is_file() else None,
         "packages": _package_versions(),
@@ -82,7 +82,7 @@ def file_states(
     folder = Path(folder)
     listed = read_manifest(folder)["files"]
     entries = {name: _entry(folder, name, entry) for name, entry in sorted(listed.items())}
-    meter = _Meter(sum(size for _, size in entries.values()), progress)
+    meter = Meter(sum(size for _, size in entries.values()), progress)
     states = [_file_state(folder, name, *entry, meter) for name, entry in entries.items()]
     extra = (name for name in _files(folder) if name not in listed)
     return states + [FileState(name, (folder / name).stat().st_size, "not listed") for name in extra]
@@ -129,38 +129,17 @@ def _entry(folder: Path, name: str, entry: Any) -> tuple[str, int]:
     return str(entry.get("sha256")), entry["size"]
 
 
-def _file_state(folder: Path, name: str, sha256: str, size: int, meter: "_Meter") -> FileState:
+def _file_state(folder: Path, name: str, sha256: str, size: int, meter: Meter) -> FileState:
     file = folder / name
     if not file.is_file():
         return FileState(name, size, "missing")
-    same = file.stat().st_size == size and _sha256(file, meter) == sha256
+    same = file.stat().st_size == size and file_sha256(file, meter) == sha256
     return FileState(name, size, "ok" if same else "changed")
-
-
-class _Meter:
-    """Counts what is read."""
-
-    def __init__(self, total: int, progress: Callable[[int, int], None]) -> None:
-        self._done, self._total, self._progress = 0, total, progress
-
-    def advance(self, size: int) -> None:
-        self._done += size
-        self._progress(self._done, self._total)
 
 
 def _files(folder: Path) -> list[str]:
     files = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     return sorted(name for name in files if name != MANIFEST_FILE)
-
-
-def _sha256(file: Path, meter: _Meter | None = None) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-            if meter is not None:
-                meter.advance(len(chunk))
-    return digest.hexdigest()
 
 
 def _package_versions() -> dict[str, str]:

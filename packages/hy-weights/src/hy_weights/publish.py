@@ -82,7 +82,7 @@ def staged_file(file: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         raise CheckpointError(f"{file}: can't be written ({error})") from error
     try:
-        if not _locked(descriptor):
+        if not locked(descriptor):
             raise CheckpointError(f"{file}: another process is writing it")
         try:
             yield partial
@@ -128,20 +128,20 @@ def _lock(folder: Path) -> int | None:
         descriptor = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
         return None
-    if not _locked(descriptor) or not folder.exists():
+    if not locked(descriptor) or not folder.exists():
         os.close(descriptor)
         return None
     return descriptor
 
 
-def _locked(descriptor: int) -> bool:
-    """Take the lock of an open file; False if another process holds it."""
+def locked(descriptor: int, *, wait: bool = False) -> bool:
+    """Take the lock of an open file, which closing it gives back; False if another process holds it."""
     try:
         import fcntl  # only POSIX has it, and only writers need it
     except ImportError:
         return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     return True

@@ -34,7 +34,7 @@ def write_model(
     Raises:
         CheckpointError: a tensor holds NaN or infinity, or the place can't be written or is not ours to replace.
     """
-    stored = _storable(tensors)
+    stored = storable(tensors)
     require_finite(stored, source=folder)
     with staged(folder) as inside:
         try:
@@ -48,7 +48,7 @@ def write_model(
             raise CheckpointError(f"{folder}: can't be written ({error})") from error
 
 
-def _storable(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def storable(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Contiguous tensors on the CPU; safetensors refuses two that share memory, so the second becomes a copy."""
     stored: dict[str, torch.Tensor] = {}
     storages: set[int] = set()

@@ -1,0 +1,196 @@
+"""No prompt is encoded twice: an encoder before which a store stands.
+
+Each prompt is an entry of its own, so that it is found whatever batch it is in. Stored are the states of its real
+tokens alone. What comes back is padded with zeros to the longest prompt of the batch, where an encoder may have filled
+up to its own length, and with other values: to a backbone these are the same, since nobody attends to padding.
+
+Shapes: B batch, S text tokens, D width.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from hy_plugins import TextTokens
+from hy_weights import TensorStore, content_key, tensors_sha256
+from hy_weights.finite import is_finite
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from hy_textenc.errors import TextEncoderError
+
+_WHAT = "text states/1"
+Entry = dict[str, Tensor]
+
+
+class IdentifiedEncoder(Protocol):
+    """A text encoder that can say what decides its states; kind `text_encoder` has `encode` alone."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """JSON values, equal for two encoders only if their states are: weights by digest, templates, settings."""
+        ...
+
+    def encode(self, prompts: Sequence[str]) -> TextTokens:
+        """Encode B prompts; an encoder that reads pictures takes them as a second argument, `images`."""
+        ...
+
+
+class CachedTextEncoder:
+    """A text encoder that looks each prompt up before it encodes it.
+
+    States are detached: this is for an encoder that is not being trained. One that is trained in between is noticed by
+    its identity, which is asked for at every call.
+
+    Args:
+        encoder: an encoder with an `identity`; or what loads one, called at the first prompt that is not found.
+        store: where states are kept. Where it can't be written to, the encoder works on without.
+        identity: of the encoder that will be loaded, so that nothing is loaded where everything is found. Without it,
+            the encoder itself is asked.
+        device: where the states go.
+
+    Attributes:
+        hits: how many prompts were found.
+        misses: how many had to be encoded.
+    """
+
+    def __init__(
+        self,
+        encoder: IdentifiedEncoder | Callable[[], IdentifiedEncoder],
+        store: TensorStore,
+        *,
+        identity: Mapping[str, Any] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.store = store
+        self.device = device
+        self.hits = self.misses = 0
+        self._identity = identity
+        self._source = encoder
+        self._encoder: IdentifiedEncoder | None = None
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What decides the states, as the encoder has it.
+
+        Raises:
+            TextEncoderError: the encoder does not say.
+        """
+        return _identity_of(self._loaded()) if self._identity is None else self._identity
+
+    def encode(self, prompts: Sequence[str], images: Sequence[Any] | None = None) -> TextTokens:
+        """Give the states of B prompts, of which only those are encoded, in one batch, that are not in the store.
+
+        Args:
+            prompts: at least one.
+            images: for an encoder that reads them, one per prompt: tensors, or pictures of Pillow.
+
+        Returns:
+            States [B, S, D] and mask [B, S], S being the longest prompt's tokens; padded states are 0. The pooled
+            vector, [B, pooled width], if the encoder gives one. Detached.
+
+        Raises:
+            TextEncoderError: there are no prompts, not one image for each, or one string where a list of them belongs;
+                the encoder has no identity or another than was given, pads on the left, or gives numbers that are not
+                finite.
+        """
+        keys = self.keys(prompts, images)
+        found: dict[str, Entry] = {}
+        missing: dict[str, int] = {}
+        for row, key in enumerate(keys):
+            if key in found:
+                self.hits += 1
+            elif key not in missing and (entry := self.store.get(key)) is not None:
+                found[key] = entry
+                self.hits += 1
+            else:
+                missing.setdefault(key, row)
+                self.misses += 1
+        if missing:
+            rows = list(missing.values())
+            some = None if images is None else [images[row] for row in rows]
+            for key, entry in zip(missing, self._encoded([prompts[row] for row in rows], some), strict=True):
+                self.store.put(key, entry)
+                found[key] = entry
+        return _batch([found[key] for key in keys]).to(device=self.device)
+
+    def keys(self, prompts: Sequence[str], images: Sequence[Any] | None = None) -> list[str]:
+        """Give the store's key of each prompt; as `encode`, which looks these up."""
+        if isinstance(prompts, str) or not prompts:
+            raise TextEncoderError(f"encode takes a list of at least one prompt, not {prompts!r}")
+        if images is not None and len(images) != len(prompts):
+            raise TextEncoderError(f"{len(prompts)} prompts take as many images, not {len(images)}")
+        digests = [None] * len(prompts) if images is None else [_image_sha256(image) for image in images]
+        identity = dict(self.identity)
+        return [
+            content_key({"what": _WHAT, "encoder": identity, "text": prompt, "image": digest})
+            for prompt, digest in zip(prompts, digests, strict=True)
+        ]
+
+    def _loaded(self) -> IdentifiedEncoder:
+        if self._encoder is None:
+            source: Any = self._source
+            encoder: IdentifiedEncoder = source if hasattr(source, "encode") else source()  # modules are callable too
+            found = _identity_of(encoder)
+            if self._identity is not None and content_key(found) != content_key(self._identity):
+                different = sorted(
+                    name for name in {*found, *self._identity} if found.get(name) != self._identity.get(name)
+                )
+                raise TextEncoderError(
+                    f"the encoder that was loaded is not the one that was announced: they differ in "
+                    f"{', '.join(different)}; give the identity of what is loaded, or none"
+                )
+            self._encoder = encoder
+        return self._encoder
+
+    @torch.no_grad()
+    def _encoded(self, prompts: list[str], images: list[Any] | None) -> list[Entry]:
+        encoder: Any = self._loaded()
+        text: TextTokens = encoder.encode(prompts) if images is None else encoder.encode(prompts, images)
+        entries = [_entry(text, row) for row in range(len(prompts))]
+        for prompt, entry in zip(prompts, entries, strict=True):
+            if not all(map(is_finite, entry.values())):
+                raise TextEncoderError(f"the encoder gives NaN or infinity for {prompt!r}; load it in a wider dtype")
+        return entries
+
+
+def _identity_of(encoder: IdentifiedEncoder) -> Mapping[str, Any]:
+    identity = getattr(encoder, "identity", None)
+    if not isinstance(identity, Mapping):
+        raise TextEncoderError(
+            f"{type(encoder).__name__} can't be cached: it has no `identity`, a mapping of JSON values that says what "
+            "decides its states (weights by digest, template, settings)"
+        )
+    return identity
+
+
+def _entry(text: TextTokens, row: int) -> Entry:
+    """What is stored of one prompt: the states of its real tokens."""
+    mask_S = text.mask_BS[row].cpu()
+    length = int(mask_S.sum())
+    if not mask_S[:length].all():
+        raise TextEncoderError("the encoder pads before a real token; text states are padded on the right")
+    entry = {"tokens": text.tokens_BSD[row, :length].cpu()}
+    if text.pooled_BD is not None:
+        entry["pooled"] = text.pooled_BD[row].cpu()
+    return entry
+
+
+def _batch(entries: Sequence[Entry]) -> TextTokens:
+    """Put prompts side by side again: at least one column, and zeros where a prompt has ended."""
+    tokens_BSD = pad_sequence([entry["tokens"] for entry in entries], batch_first=True)
+    tokens_BSD = torch.nn.functional.pad(tokens_BSD, (0, 0, 0, int(tokens_BSD.shape[1] == 0)))
+    lengths_B = torch.tensor([len(entry["tokens"]) for entry in entries])
+    mask_BS = torch.arange(tokens_BSD.shape[1]) < lengths_B[:, None]
+    pooled = [entry["pooled"] for entry in entries if "pooled" in entry]
+    return TextTokens(tokens_BSD, mask_BS, torch.stack(pooled) if pooled else None)
+
+
+def _image_sha256(image: Any) -> str:
+    """Of a picture's pixels and shape; one of Pillow is looked at as red, green, blue and alpha, palettes resolved."""
+    if isinstance(image, Tensor):
+        return tensors_sha256({"image": image})
+    if not hasattr(image, "convert"):
+        raise TextEncoderError(f"an image is a tensor or a picture of Pillow, not {type(image).__name__}")
+    return hashlib.sha256(str(image.size).encode() + image.convert("RGBA").tobytes()).hexdigest()
