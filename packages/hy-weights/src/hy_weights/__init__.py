@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hy_weights.allocation import unallocated
     from hy_weights.errors import CheckpointError, LoRAError
-    from hy_weights.hub import located
+    from hy_weights.hub import located, located_folder
     from hy_weights.lora.adapters import (
         insert_lora,
         inserted_lora,
@@ -44,6 +44,7 @@ __all__ = [
     "inserted_loras",
     "load_strict",
     "located",
+    "located_folder",
     "lora_parameters",
     "merge_loras",
     "new_lora",
@@ -77,6 +78,7 @@ _HOME = {
     "inserted_loras": "hy_weights.lora.adapters",
     "load_strict": "hy_weights.strict",
     "located": "hy_weights.hub",
+    "located_folder": "hy_weights.hub",
     "lora_parameters": "hy_weights.lora.adapters",
     "merge_loras": "hy_weights.lora.merging",
     "new_lora": "hy_weights.lora.adapters",
