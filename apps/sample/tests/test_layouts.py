@@ -23,14 +23,15 @@ def make(folder, names):
 
 def test_ours(checkpoint):
     parts = find_parts(checkpoint)
-    assert parts.all == {part: checkpoint / part for part in ("text_encoder", "dit", "vae")}
+    assert (parts.text_encoder, parts.dit, parts.vae) == tuple(checkpoint / x for x in ("text_encoder", "dit", "vae"))
     assert (parts.published, parts.sampling["steps"]) == (True, 2)
 
 
 def test_diffusers_tells_its_shift(tmp_path):
     folder = make(tmp_path, (*DIFFUSERS, "scheduler"))
     parts = find_parts(folder)
-    assert parts.all == {"text_encoder": folder, "dit": folder / "transformer", "vae": folder / "vae"}
+    assert (parts.text_encoder, parts.dit, parts.vae) == (folder, folder / "transformer", folder / "vae")
+    assert {part.name for part in parts.deciding} == set(DIFFUSERS)
     assert (parts.published, parts.sampling["shift"], parts.sampling["frames"]) == (False, 7.0, 129)
     (folder / "scheduler/scheduler_config.json").write_text(json.dumps({"shift": 5.0}))
     assert find_parts(folder).sampling["shift"] == 5.0
@@ -43,6 +44,7 @@ def test_the_released_one_means_the_full_weights_where_fp8_lies_beside_them(tmp_
     assert find_parts(folder).dit == inside / "transformers"
     (inside / "transformers/mp_rank_00_model_states.pt").touch()
     parts = find_parts(folder)
+    assert parts.deciding == (parts.dit, parts.vae, folder / "text_encoder", folder / "text_encoder_2")
     assert (parts.dit, parts.vae) == (inside / "transformers/mp_rank_00_model_states.pt", inside / "vae")
 
 

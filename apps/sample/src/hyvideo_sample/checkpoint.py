@@ -92,7 +92,7 @@ def open_checkpoint(name: str | None, plugins: Plugins) -> Checkpoint:
 def _digest(folder: Path, parts: Parts) -> str:
     if parts.published:
         return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
-    return hashlib.sha256("".join(map(folder_digest, parts.all.values())).encode()).hexdigest()
+    return hashlib.sha256("".join(map(folder_digest, parts.deciding)).encode()).hexdigest()
 
 
 def _defaults(parts: Parts) -> Settings:

@@ -40,6 +40,7 @@ class Parts:
         dit: what `hy_dit.load_dit` takes.
         vae: what `hy_vae3d.load_vae` takes.
         published: whether a manifest tells the SHA-256 of every file.
+        deciding: folders and files that decide samples, where no manifest tells of them.
         sampling: the model's own settings.
         source: where these were read, for messages.
     """
@@ -49,13 +50,9 @@ class Parts:
     dit: Path
     vae: Path
     published: bool = False
+    deciding: tuple[Path, ...] = ()
     sampling: Any = field(default_factory=lambda: dict(_RELEASED_SAMPLING))
     source: Path
-
-    @property
-    def all(self) -> dict[str, Path]:
-        """The parts that have weights, by name."""
-        return {"text_encoder": self.text_encoder, "dit": self.dit, "vae": self.vae}
 
 
 def find_parts(folder: Path) -> Parts:
@@ -109,6 +106,7 @@ def _diffusers(folder: Path) -> Parts:
         text_encoder=folder,
         dit=folder / "transformer",
         vae=folder / "vae",
+        deciding=tuple(folder / part for part in parts),
         sampling=sampling,
         source=scheduler,
     )
@@ -119,11 +117,13 @@ def _released(folder: Path) -> Parts:
     _require(folder, parts, "a model in the released layout")
     inside = folder / _RELEASED
     weights = inside / _RELEASED_WEIGHTS  # an fp8 file may lie beside it
+    dit, vae = weights if weights.is_file() else weights.parent, inside / "vae"
     return Parts(
         layout="the released",
         text_encoder=folder,
-        dit=weights if weights.is_file() else weights.parent,
-        vae=inside / "vae",
+        dit=dit,
+        vae=vae,
+        deciding=(dit, vae, folder / "text_encoder", folder / "text_encoder_2"),
         source=folder,
     )
 
