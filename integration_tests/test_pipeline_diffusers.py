@@ -47,7 +47,9 @@ def folder(tmp_path_factory):
     for parameter in transformer.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     transformer.save_pretrained(folder / "transformer")
-    vae = AutoencoderKLHunyuanVideo(latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4)
+    vae = AutoencoderKLHunyuanVideo(
+        latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
+    )
     vae.save_pretrained(folder / "vae")
     FlowMatchEulerDiscreteScheduler(shift=5.0).save_pretrained(folder / "scheduler")
     return folder
@@ -64,7 +66,10 @@ def released(folder):
     vae = AutoencoderKLHunyuanVideo.from_pretrained(folder / "vae")
     (inside / "vae").mkdir()
     shutil.copy(folder / "vae/config.json", inside / "vae")
-    torch.save({"state_dict": {f"vae.{key}": value for key, value in vae.state_dict().items()}}, inside / "vae/pytorch_model.pt")
+    torch.save(
+        {"state_dict": {f"vae.{key}": value for key, value in vae.state_dict().items()}},
+        inside / "vae/pytorch_model.pt",
+    )
     for number in ("", "_2"):
         shutil.copytree(folder / f"text_encoder{number}", place / f"text_encoder{number}")
         shutil.copytree(folder / f"tokenizer{number}", place / f"text_encoder{number}", dirs_exist_ok=True)
@@ -107,7 +112,9 @@ def sampled(tmp_path, monkeypatch):
 
 
 def noise(frames=FRAMES):
-    return torch.randn(1, 4, (frames - 1) // 4 + 1, SIZE[0] // 8, SIZE[1] // 8, generator=torch.Generator().manual_seed(3))
+    return torch.randn(
+        1, 4, (frames - 1) // 4 + 1, SIZE[0] // 8, SIZE[1] // 8, generator=torch.Generator().manual_seed(3)
+    )
 
 
 def expected(pipe, frames=FRAMES, **options):
@@ -153,7 +160,10 @@ def test_a_picture_is_read_by_the_template_of_pictures(folder, theirs, sampled):
     frames_THWC = sampled(folder, noise(1), "--guidance", "6", frames_wanted=1)
     template = TEMPLATES["image"]
     crop_start = len(theirs.tokenizer(template.prefix).input_ids)
-    asked = {"prompt_template": {"template": template.text, "crop_start": crop_start}, "max_sequence_length": template.kept}
+    asked = {
+        "prompt_template": {"template": template.text, "crop_start": crop_start},
+        "max_sequence_length": template.kept,
+    }
     assert_near(frames_THWC, expected(theirs, frames=1, guidance_scale=6.0, **asked))
     assert np.abs(frames_THWC - expected(theirs, frames=1, guidance_scale=6.0)).max() > 2
 

@@ -59,7 +59,7 @@ def test_missing_parts_are_all_named(make_checkpoint):
 @pytest.mark.parametrize(
     ("sampling", "message"),
     [
-        ({"stepps": 3}, r"config.json, 'sampling' is .*stepps.*; it must be an object with keys of fps, frames"),
+        ({"stepps": 3}, r"config.json, 'sampling' is .*stepps.*; it must be an object with keys of dtype, fps, frames"),
         ({"prompt": "x"}, "must be an object with keys"),
         ([1], "must be an object"),
         ({"frames": 18}, "config.json, 'sampling': frames is 18"),
