@@ -2,9 +2,9 @@
 
     uv run benchmarks/vae_training.py --out benchmarks/results/vae-training-cpu
 
-Writes the figures (`.json`) and their plot (`.png`). The finetuning is run twice, with tiles at random and, as a
-control, without any: what only the first one gains is the tiles'. Runs lie in a folder of their own, so a second
-call trains anew; a call takes less than half an hour on two cores.
+Writes the figures (`.json`) and their plot (`.png`). The finetuning goes on from what the recipe made, twice: with tiles
+at random and, as a control, without any: what only the first one gains is the tiles'. Runs lie in a folder of their own,
+so a second call trains anew; a call takes less than half an hour on two cores.
 """
 
 import argparse
@@ -23,8 +23,7 @@ from machine import machine
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-ROOT = Path(__file__).resolve().parents[1]
-WEIGHTS = ROOT / "packages/hy-tiny/src/hy_tiny/weights/vae"
+MODEL = "tiny/runs/vae-tiny/model"
 SCORES = ("val_psnr", "val_ssim", "val_lpips", "val_psnr_tiled", "val_seam", "stage")
 
 
@@ -36,7 +35,7 @@ def main() -> None:
         report: dict[str, Any] = {"machine": machine(), "tiny": _train(room, "tiny", arguments.steps)}
         _write(arguments.out, report)
         for name, probability in (("tiled", 0.5), ("control", 0.0)):
-            options = {"model.weights": str(WEIGHTS), "model.tiling_probability": str(probability)}
+            options = {"model.weights": str(room / MODEL), "model.tiling_probability": str(probability)}
             report[name] = _train(room, "finetune-tiling", arguments.finetune_steps, run=name, options=options)
             _write(arguments.out, report)
     _plot(report, arguments.out.with_suffix(".png"))
