@@ -2,9 +2,9 @@
 
     uv run benchmarks/vae_training.py --out benchmarks/results/vae-training-cpu
 
-Writes the figures (`.json`) and their plot (`.png`). The finetuning goes on from what the recipe made, twice: with tiles
-at random and, as a control, without any: what only the first one gains is the tiles'. Runs lie in a folder of their own,
-so a second call trains anew; a call takes less than half an hour on two cores.
+Writes the figures (`.json`) and their plot (`.png`). The finetuning goes on from what the recipe made, twice: with
+tiles at random and, as a control, without any: what only the first one gains is the tiles'. Runs lie in a folder of
+their own, so a second call trains anew; a call takes less than half an hour on two cores.
 """
 
 import argparse
