@@ -65,7 +65,9 @@ def test_a_pipelines_parts_load_alone_with_the_tokenizer_beside_them(pipeline):
 def test_a_pipeline_without_clips_tokenizer_is_refused_before_anything_is_read(pipeline, tmp_path):
     other = shutil.copytree(pipeline, tmp_path / "other")
     shutil.rmtree(other / "tokenizer_2")
-    with pytest.raises(TextEncoderError, match="no tokenizer in .*text_encoder_2 nor .*tokenizer_2: one of tokenizer.json"):
+    with pytest.raises(
+        TextEncoderError, match=r"no tokenizer in .*text_encoder_2 nor .*tokenizer_2: one of tokenizer\.json"
+    ):
         load_text_encoder(other)
     (other / "text_encoder_2" / "config.json").unlink()
     with pytest.raises(TextEncoderError, match=r"no text encoder: it has no config\.json, nor a folder text_encoder_2"):
@@ -82,10 +84,14 @@ def test_a_pipeline_with_a_tiny_encoder_gives_that(tmp_path):
 
 
 def test_what_is_no_text_encoder_is_refused(tmp_path):
-    with pytest.raises(TextEncoderError, match=r"no text encoder: it has no config\.json, nor a folder text_encoder or"):
+    with pytest.raises(
+        TextEncoderError, match=r"no text encoder: it has no config\.json, nor a folder text_encoder or"
+    ):
         load_text_encoder(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    message = r"config\.json: no text encoder of model_type bert is known; there are llama, llava, clip, clip_text_model, t5"
+    message = (
+        r"config\.json: no text encoder of model_type bert is known; there are llama, llava, clip, clip_text_model, t5"
+    )
     with pytest.raises(TextEncoderError, match=message):
         load_text_encoder(tmp_path)
     (tmp_path / "config.json").write_text("{")

@@ -148,8 +148,8 @@ def test_another_image_gives_other_states_to_image_and_text(llava, images):
 
 
 def test_a_long_prompt_is_cut_with_one_warning_that_counts(llama, llava, images):
+    encoder = MLLMEncoder(llama)
     with pytest.warns(UserWarning, match=r"^llava-llama-3: the last 44 tokens of a prompt .* keeps the first 256$"):
-        encoder = MLLMEncoder(llama)
         encoder.encode(["x" * 300])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -212,5 +212,7 @@ def test_a_model_of_two_layers_has_no_third_last_state(llama, copied):
     other = copied(llama)
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
-    with pytest.raises(TextEncoderError, match=r"config\.json: num_hidden_layers is 2; the states are taken before the"):
+    with pytest.raises(
+        TextEncoderError, match=r"config\.json: num_hidden_layers is 2; the states are taken before the"
+    ):
         MLLMEncoder(other)

@@ -1,4 +1,4 @@
-"""What all pretrained encoders do alike: when weights are in memory and where, what identifies them, what is refused."""
+"""What all pretrained encoders do alike: when weights are in memory and where, what identifies them, what fails."""
 
 import json
 import os
@@ -137,7 +137,10 @@ def _with_a_pickle(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_without_a_weight, r"2 weights of LlamaModel are missing, among them layers\.0\.mlp\.up_proj\.weight, layers\.1"),
+        (
+            _without_a_weight,
+            r"2 weights of LlamaModel are missing, among them layers\.0\.mlp\.up_proj\.weight, layers\.1",
+        ),
         (_with_another_width, "the weights don't load as LlamaModel"),
         (_with_a_pickle, "the weights don't load as LlamaModel.*safetensors"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 64), "the weights don't load as LlamaModel"),
@@ -157,10 +160,16 @@ def test_weights_that_do_not_fit_are_refused(llama, copied, damage, message):
     [
         (lambda folder: os.remove(folder / "config.json"), "no text encoder: it has no config.json, nor a folder"),
         (lambda folder: (folder / "config.json").write_text("{"), r"config\.json: can't be read"),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "is bert; llava-llama-3 needs llam"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'),
+            "is bert; llava-llama-3 needs llam",
+        ),
         (lambda folder: os.remove(folder / "tokenizer.json"), "no tokenizer in .*text_encoder nor .*tokenizer: one of"),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "the tokenizer can't be read"),
-        (lambda folder: _without_padding(folder / "tokenizer_config.json"), "has no padding token; tokenizer_config.json"),
+        (
+            lambda folder: _without_padding(folder / "tokenizer_config.json"),
+            "has no padding token; tokenizer_config.json",
+        ),
         (write_clip_tokenizer, r"does not read <\|start_header_id\|>"),
     ],
     ids=["no config", "damaged config", "model type", "no tokenizer", "damaged tokenizer", "padding", "special tokens"],
@@ -214,7 +223,9 @@ def test_an_impossible_setting_is_named(llama, settings, message):
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])
 def test_quantization_without_its_packages_names_the_extra(llama, monkeypatch, bits):
     monkeypatch.setattr(quantization, "find_spec", lambda _: None)
-    with pytest.raises(TextEncoderError, match=rf"{bits} needs bitsandbytes and accelerate: .* 'hy-textenc\[quantized\]'"):
+    with pytest.raises(
+        TextEncoderError, match=rf"{bits} needs bitsandbytes and accelerate: .* 'hy-textenc\[quantized\]'"
+    ):
         MLLMEncoder(llama, quantization=bits, offload="none")
 
 

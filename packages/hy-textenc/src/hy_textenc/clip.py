@@ -25,7 +25,7 @@ _LEGACY_END = 2
 class CLIPTextEncoder(PretrainedEncoder):
     """CLIP-L in the released models: raw prompts, 77 tokens, pooled at the end token and not projected.
 
-    Arguments, attributes and errors are those of `PretrainedEncoder`. A whole CLIP will do: its image part stays on disk.
+    Arguments, attributes and errors are those of `PretrainedEncoder`. Of a whole CLIP the image part stays on disk.
     """
 
     name = "clip-l"

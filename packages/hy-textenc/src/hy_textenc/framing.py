@@ -37,6 +37,15 @@ class Framing:
         """Tokens that a text is cut or padded to."""
         return self.crop_start + self.template.kept
 
+    def header(self, length: int) -> tuple[int, int]:
+        """Where, in a text of so many tokens, the header of an answer stands that ends it, without its last token.
+
+        Of a text that is too long it is as many tokens from the end of what is kept: the released code takes them away
+        from it, whatever they are.
+        """
+        end = min(length - 1, self.length)
+        return end - (self.after - 1), end
+
     def prompt_tokens(self, lengths: Sequence[int]) -> list[int]:
         """Tokens of the prompts alone, of texts that have so many tokens."""
         return [length - self.crop_start - self.after for length in lengths]
@@ -46,19 +55,21 @@ def measure(tokenizer: "PreTrainedTokenizerBase", template: PromptTemplate) -> F
     """Measure a template with a tokenizer.
 
     Raises:
-        TextEncoderError: the tokenizer doesn't know the template's special tokens, or ends a text with one of its own; or
-            it is Llama 3's, and yet finds another number of tokens before the prompt than the released models crop.
+        TextEncoderError: the tokenizer doesn't know the template's special tokens, or ends a text with one of its own;
+            or it is Llama 3's, and yet finds another number of tokens before the prompt than the released models crop.
     """
     where = tokenizer.name_or_path
     special = dict.fromkeys(_SPECIAL.findall(template.text))
     if unknown := [token for token in special if len(_ids(tokenizer, token)) != 1]:
         raise TextEncoderError(
-            f"{where}: the tokenizer does not read {', '.join(unknown)} as one token each; the prompt template needs that"
+            f"{where}: the tokenizer does not read {', '.join(unknown)} as one token each; the template needs that"
         )
     before = tokenizer(template.prefix)["input_ids"]
     alone = _ids(tokenizer, template.prefix)
     if before[len(before) - len(alone) :] != alone:
-        raise TextEncoderError(f"{where}: the tokenizer ends a text with a token of its own; a template needs none there")
+        raise TextEncoderError(
+            f"{where}: the tokenizer ends a text with a token of its own; a template needs none there"
+        )
     if template.crop_start not in (None, len(before)) and _is_llama_3(tokenizer):
         raise TextEncoderError(
             f"{where}: with this Llama 3 tokenizer {len(before)} tokens stand before the prompt; the released models "

@@ -30,7 +30,7 @@ class HunyuanVideoTextEncoder(nn.Module):
     and with "free" also the memory.
 
     Args:
-        path: a folder with `text_encoder/` and `text_encoder_2/`, and their tokenizers inside or beside them: a diffusers
+        path: a folder with `text_encoder/` and `text_encoder_2/`, and tokenizers inside or beside them: a diffusers
             pipeline's, or Tencent's. Or a hub id of one, `hf://org/name[/folder]`.
         dtype: of both; see `PretrainedEncoder`.
         device: where to encode.

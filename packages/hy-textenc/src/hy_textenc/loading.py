@@ -28,7 +28,7 @@ def load_text_encoder(
     """Load a text encoder.
 
     Args:
-        path: the folder of one, or a hub id of it (`hf://org/name[/folder]`): of a `TinyTextEncoder`, or of a Llama, Llava,
+        path: the folder of one, or a hub id (`hf://org/name[/folder]`): of a `TinyTextEncoder`, or of a Llama, Llava,
             CLIP or T5 as transformers or Tencent keep it. With `text_encoder/` and `text_encoder_2/` in it, it is
             HunyuanVideo's, which has both.
         dtype: of the weights; without it the stored one.
@@ -55,7 +55,9 @@ def load_text_encoder(
         if kind in encoder.model_types:
             return encoder(weights, dtype, device, **settings).eval()
     known = ", ".join(name for encoder in PRETRAINED for name in encoder.model_types)
-    raise TextEncoderError(f"{weights / 'config.json'}: no text encoder of model_type {kind} is known; there are {known}")
+    raise TextEncoderError(
+        f"{weights / 'config.json'}: no text encoder of model_type {kind} is known; there are {known}"
+    )
 
 
 def _has(folder: Path, names: tuple[str, ...]) -> bool:

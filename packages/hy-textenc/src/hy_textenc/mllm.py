@@ -47,8 +47,8 @@ class MLLMEncoder(PretrainedEncoder):
         quantization: "8bit" or "4bit" weights.
         offload: what happens to the weights after each use.
         media: what is to be made of the prompts, "video" or "image": each has its template.
-        interleave: of an image's tokens every so many-th is kept: 4 for the released I2V checkpoints that replace tokens
-            of the first frame, 2 for those that concatenate channels, 1 keeps all.
+        interleave: of an image's tokens every so many-th is kept: 4 for the released I2V checkpoint that replaces
+            tokens of the first frame, 2 for the one that concatenates channels; 1 keeps all.
     """
 
     name = "llava-llama-3"
@@ -73,8 +73,8 @@ class MLLMEncoder(PretrainedEncoder):
         layers = self.config.get_text_config().num_hidden_layers
         if layers <= SKIPPED_LAYERS:
             raise TextEncoderError(
-                f"{self.folders.weights / 'config.json'}: num_hidden_layers is {layers}; the states are taken before the "
-                f"last {SKIPPED_LAYERS}, so there must be more"
+                f"{self.folders.weights / 'config.json'}: num_hidden_layers is {layers}; the states are taken before "
+                f"the last {SKIPPED_LAYERS}, so there must be more"
             )
         self.media, self.interleave = media, interleave
         self.framing = measure(self.tokenizer, TEMPLATES[media])
@@ -137,20 +137,12 @@ class MLLMEncoder(PretrainedEncoder):
         ids_BS = _expanded(tokens.ids_BS, image_at, count).to(self.device)
         mask_BS = _expanded(tokens.mask_BS, image_at, count).to(self.device)
         with self._in_use() as model:
-            pixels_BCHW = pixels_BCHW.to(self.device, next(model.parameters()).dtype)
-            states_BSD = _states(model, ids_BS, mask_BS, pixel_values=pixels_BCHW)
-        # The template ends in the header of an answer. All of it goes but its last token; of a text that was cut, as many
-        # tokens from its end, which is what the released code does.
-        ends = [min(length - 1, framing.length) for length in tokens.lengths]
-        starts = [end - (framing.after - 1) for end in ends]
-        self._warn_of_prompts(framing, tokens, [start - framing.crop_start for start in starts])
-        every = slice(image_at, image_at + count, self.interleave)
-        kept = []
-        for states_SD, mask_S, start, end in zip(states_BSD, mask_BS, starts, ends, strict=True):
-            text = slice(framing.crop_start + count - 1, start + count - 1), slice(end + count - 1, None)
-            kept.append([torch.cat([values[every], *(values[part] for part in text)]) for values in (states_SD, mask_S)])
-        states, masks = zip(*kept, strict=True)
-        return TextTokens(torch.stack(states), torch.stack(masks))
+            states_BSD = _states(model, ids_BS, mask_BS, pixel_values=pixels_BCHW.to(self.device))
+        headers = [framing.header(length) for length in tokens.lengths]
+        self._warn_of_prompts(framing, tokens, [start - framing.crop_start for start, _ in headers])
+        image, more = slice(image_at, image_at + count, self.interleave), count - 1
+        text = [(framing.crop_start + more, start + more, end + more) for start, end in headers]
+        return TextTokens(_kept(states_BSD, image, text), _kept(mask_BS, image, text))
 
     def _tokenize(self, framing: Framing, prompts: Sequence[str]) -> Tokens:
         return tokenize(self.tokenizer, [framing.template.around(prompt) for prompt in prompts], framing.length)
@@ -228,3 +220,9 @@ def _expanded(values_BS: Tensor, at: int, count: int) -> Tensor:
     """Repeat one column `count` times in its place."""
     image_BS = values_BS[:, at : at + 1].expand(-1, count)
     return torch.cat([values_BS[:, :at], image_BS, values_BS[:, at + 1 :]], dim=1)
+
+
+def _kept(values_BS: Tensor, image: slice, text: Sequence[tuple[int, int, int]]) -> Tensor:
+    """Of each row the image's columns, then the text's, which begin at its first number, without second to third."""
+    rows = zip(values_BS, text, strict=True)
+    return torch.stack([torch.cat([row[image], row[begin:start], row[end:]]) for row, (begin, start, end) in rows])

@@ -32,7 +32,9 @@ T5_SPECIALS = ("<pad>", "</s>")
 
 # Letters with a space before them, numbers, marks, and white space whose line breaks stay together: Llama 3's "\n\n".
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_RANDOM = {"initializer_range": 0.15}  # large enough that every layer changes the states by more than rounding does
+_RANDOM: dict[str, Any] = {
+    "initializer_range": 0.15
+}  # large enough that every layer changes the states by more than rounding does
 
 
 def write_llama_tokenizer(folder: Path, *, merges: int = 200, images: bool = True) -> PreTrainedTokenizerFast:
@@ -87,7 +89,7 @@ def write_llava(folder: Path, tokenizer: PreTrainedTokenizerFast, *, seed: int =
         **_RANDOM,
     )
     text = _llama_config(tokenizer, config)
-    image_token = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    (image_token,) = tokenizer(IMAGE_TOKEN, add_special_tokens=False)["input_ids"]
     llava = LlavaConfig(
         vision_config=vision, text_config=text, image_token_index=image_token, image_seq_length=16, **_RANDOM
     )

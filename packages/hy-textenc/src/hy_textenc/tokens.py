@@ -47,7 +47,9 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     except Exception as error:  # transformers and tokenizers raise errors of many types for a damaged file
         raise TextEncoderError(f"{folder}: the tokenizer can't be read: {error}") from error
     if tokenizer.pad_token_id is None:
-        raise TextEncoderError(f"{folder}: the tokenizer has no padding token; tokenizer_config.json must name pad_token")
+        raise TextEncoderError(
+            f"{folder}: the tokenizer has no padding token; tokenizer_config.json must name pad_token"
+        )
     tokenizer.padding_side = tokenizer.truncation_side = "right"
     return tokenizer
 

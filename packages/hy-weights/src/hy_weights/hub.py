@@ -60,7 +60,11 @@ def located(place: str | os.PathLike[str], folders: Sequence[str] = ()) -> Path:
             no such repository, revision or file, access to it must be asked for, or it holds no checkpoint or several.
     """
     remote = _hub_id(place)
-    return _here(Path(place), folders) if remote is None else _download(remote, lambda names: _wanted(names, remote, folders))
+    return (
+        _here(Path(place), folders)
+        if remote is None
+        else _download(remote, lambda names: _wanted(names, remote, folders))
+    )
 
 
 def located_folder(place: str | os.PathLike[str], folders: Sequence[str] = ()) -> Path:
