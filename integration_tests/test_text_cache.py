@@ -16,9 +16,8 @@ PROMPTS = ["a red ball", "a", "a white van drives to the right", "", "two words"
 class PaddedEncoder:
     """As the released encoders: always 12 columns, with large numbers under the padding."""
 
-    identity = {"weights": "none"}
-
     def __init__(self, width: int, pooled_width: int) -> None:
+        self.identity = {"weights": "none"}
         self.widths = width, pooled_width
 
     def encode(self, prompts):

@@ -77,7 +77,7 @@ class CachedTextEncoder:
         Raises:
             TextEncoderError: the encoder does not say.
         """
-        return _identity_of(self._loaded()) if self._identity is None else self._identity
+        return _identity_of(self.load()) if self._identity is None else self._identity
 
     def encode(self, prompts: Sequence[str], images: Sequence[Any] | None = None) -> TextTokens:
         """Give the states of B prompts, of which only those are encoded, in one batch, that are not in the store.
@@ -128,7 +128,12 @@ class CachedTextEncoder:
             for prompt, digest in zip(prompts, digests, strict=True)
         ]
 
-    def _loaded(self) -> IdentifiedEncoder:
+    def load(self) -> IdentifiedEncoder:
+        """Give the encoder, which is loaded if it isn't yet.
+
+        Raises:
+            TextEncoderError: it is not the one that was announced, or has no identity.
+        """
         if self._encoder is None:
             source: Any = self._source
             encoder: IdentifiedEncoder = source if hasattr(source, "encode") else source()  # modules are callable too
@@ -146,7 +151,7 @@ class CachedTextEncoder:
 
     @torch.no_grad()
     def _encoded(self, prompts: list[str], images: list[Any] | None) -> list[Entry]:
-        encoder: Any = self._loaded()
+        encoder: Any = self.load()
         text: TextTokens = encoder.encode(prompts) if images is None else encoder.encode(prompts, images)
         entries = [_entry(text, row) for row in range(len(prompts))]
         for prompt, entry in zip(prompts, entries, strict=True):

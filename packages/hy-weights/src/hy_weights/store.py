@@ -206,7 +206,7 @@ class TensorStore:
     def _unstored(self, why: str) -> bool:
         self.counts.unstored += 1
         if self.counts.unstored == 1:
-            self._report(f"{self.folder}: not stored: {why}; the work goes on without")
+            self._report(f"{self.folder}: not stored: {why}")
         return False
 
     def _write(self, place: Path, content: bytes) -> None:

@@ -1,0 +1,147 @@
+"""Real worker processes: they share the work, and whoever is killed loses nothing and leaves nobody waiting.
+
+Each command runs in a process group of its own, which is ended with the test, and has a time limit.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from hy_textenc import CachedTextEncoder
+from hy_weights import TensorStore
+
+COMMAND = [sys.executable, "-c", "import sys; from hy_plugins.cli import main; sys.exit(main())", "encode"]
+OPTIONS = ["--encoder", "checkpoint", "--store", "states", "--device", "cpu", "--workers", "2", "--batch-size", "1"]
+LIMIT = 100
+
+
+@contextmanager
+def started(*sources):
+    process = subprocess.Popen(
+        [*COMMAND, *sources, *OPTIONS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONWARNINGS": "ignore", "COLUMNS": "200"},
+    )
+    try:
+        yield process
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.communicate(timeout=LIMIT)
+
+
+def members(group):
+    """The living processes of a group, and their commands."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, pgrp = (place / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(pgrp) == group and state != "Z":
+                found[int(place.name)] = (place / "cmdline").read_text()
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def entries():
+    return list(Path("states").glob("??/*.safetensors"))
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def many():
+    """More than is done before the test interferes."""
+    Path("prompts.txt").write_text("".join(f"prompt number {number}\n" for number in range(50_000)))
+    return "prompts.txt"
+
+
+def check_whole(encoder):
+    """Nothing is damaged, and what is there is what the encoder gives."""
+    store = TensorStore("states")
+    found = [store.get(file.stem) for file in entries()]
+    assert store.counts.damaged == 0
+    assert store.counts.hits == len(found) > 0
+    assert not list(Path("states").glob("??/.*"))
+    key = CachedTextEncoder(encoder, store).keys(["prompt number 0"])[0]
+    torch.testing.assert_close(store.get(key)["tokens"], encoder.encode(["prompt number 0"]).tokens_BSD[0].detach())
+
+
+def test_two_workers_share_the_work(encoder):
+    Path("prompts.txt").write_text("".join(f"prompt number {number}\n" for number in range(60)))
+    with started("prompts.txt", "shards") as process:
+        out, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, err
+    assert "states: 68 prompts, 3 of them hits (4%), 65 encoded" in out
+    assert len(entries()) == 65
+    check_whole(encoder)
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
+
+
+@needs_proc
+def test_a_worker_that_is_killed_is_reported(many, encoder):
+    with started(many) as process:
+        wait_for(lambda: len(entries()) > 5)
+        workers = [pid for pid, command in members(process.pid).items() if "spawn_main" in command]
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        out, err = process.communicate(timeout=LIMIT)
+        assert process.returncode == 2, err
+        assert "error: a worker process died" in err
+        assert "Traceback" not in err
+        assert " encoded (" in out
+        wait_for(lambda: not members(process.pid))
+    check_whole(encoder)
+
+
+@needs_proc
+def test_killed_it_leaves_no_worker_behind_and_goes_on_where_it_was(many, encoder):
+    with started(many) as process:
+        wait_for(lambda: len(entries()) > 5)
+        process.kill()
+        process.wait(timeout=LIMIT)
+        wait_for(lambda: not members(process.pid))
+    done = len(entries())
+    check_whole(encoder)
+    Path(many).write_text("".join(Path(many).read_text().splitlines(keepends=True)[: done + 5]))
+    with started(many) as process:
+        out, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, err
+    assert "hits (" in out
+    assert len(entries()) == done + 5
+    encoded = int(out.split(" encoded")[0].split()[-1])
+    assert encoded <= 5 + 4, "at most what was on its way when it was killed is encoded besides"
+    check_whole(encoder)
+
+
+@needs_proc
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_interrupted_it_ends_at_once_and_says_what_it_did(many, encoder, whole_group):
+    with started(many) as process:
+        wait_for(lambda: len(entries()) > 5)
+        (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=LIMIT)
+        assert process.returncode == 130, err
+        assert "interrupted" in err
+        assert "Traceback" not in err
+        assert " encoded (" in out
+        wait_for(lambda: not members(process.pid))
+    check_whole(encoder)
