@@ -16,5 +16,17 @@ def hy_components() -> Iterable[Component]:
             name="tiny",
             target="hy_textenc.tiny:TinyTextEncoder",
             summary="a small trainable transformer over hashed words; any language, no download",
-        )
+        ),
+        Component(
+            kind="captioner",
+            name="vlm-server",
+            target="hy_textenc.captions.server:ServerCaptioner",
+            summary="structured captions by a model behind any OpenAI-compatible server; needs base_url and model",
+        ),
+        Component(
+            kind="captioner",
+            name="vlm-local",
+            target="hy_textenc.captions.local:LocalCaptioner",
+            summary="structured captions by a vision-language model of transformers, on this machine; needs model",
+        ),
     ]
