@@ -29,7 +29,7 @@ class Synthesis:
     Attributes:
         short: share of captions with the short description alone.
         dense: share with the dense description alone; the rest has both. A clip without one gets the other.
-        dropout: per field but the descriptions, and for `tags`, how often it is left out; those that are not named stay.
+        dropout: per field but the descriptions, and for `tags`, how often it is left out; others never are.
         shuffled: share of captions whose parts stand in random order, every order being as likely.
         labelled: share of captions that name their fields, as in "Lighting: soft."
         least_confidence: a camera movement that is less sure than this is always left out, as in the paper.
