@@ -51,7 +51,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
-            self.server.requests.append({"path": self.path, "headers": {n.title(): v for n, v in self.headers.items()}, **body})
+            self.server.requests.append(
+                {"path": self.path, "headers": {n.title(): v for n, v in self.headers.items()}, **body}
+            )
             reply = self.server.replies[0]
             if len(self.server.replies) > 1:
                 del self.server.replies[0]

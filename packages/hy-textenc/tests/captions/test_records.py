@@ -145,7 +145,17 @@ def test_a_record_made_directly_is_held_to_the_same(values):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "null", '"x"', b'{"short": "\xff"}', '{"short": NaN}', "[" * 100_000, '{"short": ' + "9" * 5000 + "}"],
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '"x"',
+        b'{"short": "\xff"}',
+        '{"short": NaN}',
+        "[" * 100_000,
+        '{"short": ' + "9" * 5000 + "}",
+    ],
 )
 def test_what_is_no_caption_is_refused(text):
     with pytest.raises(CaptionError, match=r"^a.json: ") as caught:
