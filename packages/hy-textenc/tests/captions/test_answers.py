@@ -55,7 +55,7 @@ def test_a_movement_without_a_confidence_is_a_guess():
 )
 def test_what_is_no_caption_is_refused_quickly(answer):
     start = time.perf_counter()
-    with pytest.raises(CaptionError, match="^clip 7: ") as caught:
+    with pytest.raises(CaptionError, match=r"^clip 7: ") as caught:
         read_answer(answer, "clip 7")
     assert len(str(caught.value)) < 500
     assert time.perf_counter() - start < 2

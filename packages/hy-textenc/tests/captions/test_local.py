@@ -178,7 +178,7 @@ def test_options_that_can_not_be_are_refused(tmp_path):
         LocalCaptioner()
     with pytest.raises(CaptionerError, match="frames is 0; it must be at least 1"):
         LocalCaptioner(model="x", frames=0)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(CaptionerError, match=r"can't load the model .*empty") as caught:
-        (tmp_path / "empty").mkdir()
         LocalCaptioner(model=str(tmp_path / "empty"), device="cpu")
     assert len(str(caught.value)) < 800

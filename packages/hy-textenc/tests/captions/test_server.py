@@ -81,7 +81,7 @@ def test_a_server_that_knows_no_schemas_is_asked_without_one_from_then_on(server
 def test_a_request_that_is_refused_for_another_reason_keeps_the_schema(server, make, sample, replies):
     server.replies = [replies["fails"](400, "too many images")]
     captioner = make(retries=3)
-    with pytest.raises(CaptionerError, match="status 400: .*too many images"):
+    with pytest.raises(CaptionerError, match=r"status 400: .*too many images"):
         captioner.caption(sample)
     assert len(server.requests) == 2
     server.replies = [replies["says"](json.dumps(replies["caption"]))]
@@ -117,7 +117,7 @@ def test_a_pause_that_the_server_asks_for_is_kept(server, make, sample, replies,
 
 def test_errors_for_ever_end(server, make, sample, replies, no_pauses):
     server.replies = [replies["fails"](500, "out of memory")]
-    with pytest.raises(CaptionerError, match="status 500: .*out of memory"):
+    with pytest.raises(CaptionerError, match=r"status 500: .*out of memory"):
         make(retries=3).caption(sample)
     assert len(server.requests) == 4
 
