@@ -9,7 +9,7 @@ from hyvideo_caption.errors import CaptionCommandError
 
 _ABOUT = "Describe the clips of shards, or the videos of a folder, with structured captions."
 
-_NOTES = """Each line of the output is a clip: its key with a caption, or with the reason why there is none. Run the same
+_NOTES = """Each line of the output is a clip: its key with a caption, or the reason why there is none. Run the same
 command again to go on: clips that have a caption are left out, the others tried again.
 
 examples:
