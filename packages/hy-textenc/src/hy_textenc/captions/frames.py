@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from hy_textenc.captions.errors import CaptionError
@@ -35,16 +36,21 @@ def pictures(sample: Mapping[str, Any], count: int, side: int) -> list[Image.Ima
         CaptionError: there are no such frames; names the clip.
     """
     frames_THWC = sample.get("frames_THWC")
-    shape = np.shape(frames_THWC) if isinstance(frames_THWC, np.ndarray) else None
-    if shape is None or len(shape) != 4 or shape[3] != 3 or 0 in shape or frames_THWC.dtype != np.uint8:
-        found = f"{shape} of {frames_THWC.dtype}" if isinstance(frames_THWC, np.ndarray) else frames_THWC
+    if not isinstance(frames_THWC, np.ndarray) or not _is_video(frames_THWC):
+        found = f"{frames_THWC.shape} of {frames_THWC.dtype}" if isinstance(frames_THWC, np.ndarray) else frames_THWC
         told = "it must be uint8 of shape (T, H, W, 3), at least one frame"
         raise CaptionError(told, field="frames_THWC", found=found, source=clip_name(sample))
-    chosen = np.linspace(0, shape[0] - 1, min(count, shape[0])).round().astype(int)
+    last = len(frames_THWC) - 1
+    chosen = np.linspace(0, last, min(count, last + 1)).round().astype(int)
     made = [Image.fromarray(frames_THWC[number]) for number in chosen]
     for picture in made:
         picture.thumbnail((side, side), Image.Resampling.BICUBIC)
     return made
+
+
+def _is_video(frames_THWC: npt.NDArray[Any]) -> bool:
+    shape = frames_THWC.shape
+    return len(shape) == 4 and shape[3] == 3 and 0 not in shape and frames_THWC.dtype == np.uint8
 
 
 def data_url(picture: Image.Image, image_format: ImageFormat) -> str:

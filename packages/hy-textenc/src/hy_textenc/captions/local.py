@@ -92,7 +92,7 @@ def _load(model: str, device: str, dtype: str) -> tuple[Any, Any]:
 
     try:
         processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
-        loaded = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             model, dtype=dtype, trust_remote_code=False, use_safetensors=True
         )
         if not getattr(processor, "chat_template", None):
