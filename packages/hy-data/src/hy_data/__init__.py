@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hy_data.ledger import Ledger, LedgerEntry
     from hy_data.packing import Packing, pack_footage
     from hy_data.photos import KenBurns
+    from hy_data.recaption import replace_captions
     from hy_data.shards import ClipSample, ShardWriter, StoredClip, index_shards, read_shards
     from hy_data.shots import Shot, split_shots, street_clip
     from hy_data.video import Clip, VideoInfo, encode_video, iter_frames, probe, read_settings, read_video, write_video
@@ -58,6 +59,7 @@ __all__ = [
     "read_settings",
     "read_shards",
     "read_video",
+    "replace_captions",
     "score",
     "split_shots",
     "street_clip",
@@ -103,6 +105,7 @@ _HOME = {
     "read_settings": "hy_data.video",
     "read_shards": "hy_data.shards",
     "read_video": "hy_data.video",
+    "replace_captions": "hy_data.recaption",
     "score": "hy_data.analyser",
     "split_shots": "hy_data.shots",
     "street_clip": "hy_data.shots",

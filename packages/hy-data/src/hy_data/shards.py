@@ -210,19 +210,28 @@ def index_shards(folder: str | Path) -> list[StoredClip]:
     Raises:
         DataError: when the folder holds no shards, or one is damaged.
     """
+    return [clip for path in shard_paths(folder) for clip in index_shard(path)]
+
+
+def index_shard(path: str | Path) -> list[StoredClip]:
+    """List the clips of one shard without decoding them.
+
+    Raises:
+        DataError: when it is damaged.
+    """
+    path = Path(path)
     clips: list[StoredClip] = []
-    for path in shard_paths(folder):
-        try:
-            with tarfile.open(path) as tar:
-                members = {member.name: member for member in tar}
-                for name, member in members.items():
-                    key, _, suffix = name.partition(".")
-                    if suffix == "mp4":
-                        text = tar.extractfile(members[f"{key}.json"])
-                        description = json.loads(text.read() if text else b"")
-                        clips.append(StoredClip(path, key, member.offset_data, member.size, description))
-        except (tarfile.TarError, KeyError, ValueError) as error:
-            raise DataError(f"{path} is not a whole shard: {error}") from error
+    try:
+        with tarfile.open(path) as tar:
+            members = {member.name: member for member in tar}
+            for name, member in members.items():
+                key, _, suffix = name.partition(".")
+                if suffix == "mp4":
+                    text = tar.extractfile(members[f"{key}.json"])
+                    description = json.loads(text.read() if text else b"")
+                    clips.append(StoredClip(path, key, member.offset_data, member.size, description))
+    except (OSError, tarfile.TarError, KeyError, ValueError) as error:
+        raise DataError(f"{path} is not a whole shard: {error}") from error
     return clips
 
 

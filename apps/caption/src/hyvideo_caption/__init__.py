@@ -1,0 +1,1 @@
+"""Describe clips with structured captions, by any captioner, many at a time."""
