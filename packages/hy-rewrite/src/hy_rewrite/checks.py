@@ -25,11 +25,14 @@ _COLOURS = frozenset(
 _SAME_COLOUR = {"gray": "grey", "gold": "golden"}
 _NEGATION = re.compile(r"\b(?:no|not|without|never|nobody|nothing|none|neither|cannot)\b|n['’]t\b", re.IGNORECASE)
 _ABSENCE = re.compile(
-    _NEGATION.pattern + r"|\b(?:empty|deserted|absent|absence|lacks?|lacking|free of|devoid|bare|un\w+|\w+less)\b",
+    _NEGATION.pattern + r"|\b(?:empty|deserted|absent|absence|lacks?|lacking|free of|devoid|bare|\w+less)\b",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[^\W\d_]+(?:[-’'][^\W\d_]+)*")
-_FRAME = "the a an in on at of by with and or but from to for as is it this that these there two three one".split()
+_FRAME = (
+    "i the a an in on at of by with and or but from to for as is it this that these there he she we you they his her two "
+    "three one"
+).split()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +146,13 @@ def _names(text: str) -> list[str]:
     Where most words are capitalised, capitals tell nothing.
     """
     words = [(found.group(), found.start()) for found in _WORD.finditer(text)]
-    capital = [word[0].isupper() and word != "I" for word, _ in words]
+    capital = [word[0].isupper() for word, _ in words]
     if len(words) > 3 and 2 * sum(capital) > len(words):
         return []
     names: list[str] = []
     for place, (word, start) in enumerate(words):
-        if not capital[place] or word.lower() in _FRAME:
+        name = re.sub(r"[’']\w{1,2}$", "", word)
+        if not capital[place] or name.lower() in _FRAME:
             continue
         before = text[:start].rstrip(" “”\"'(")
         begins = not before or before[-1] in ".!?:;\n"
@@ -156,5 +160,5 @@ def _names(text: str) -> list[str]:
             place + 1 < len(words) and capital[place + 1] and text[start + len(word) : words[place + 1][1]] == " "
         )
         if not begins or followed:
-            names.append(re.sub(r"[’']s$", "", word))
+            names.append(name)
     return names

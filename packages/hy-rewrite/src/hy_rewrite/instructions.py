@@ -86,8 +86,8 @@ _EXAMPLES: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
             {
                 "short": "A small brown dog chases 3 balloons through the rain.",
                 "dense": "Close to the ground, a small brown dog runs towards us through puddles, its eyes on 3 "
-                "balloons that drift ahead. Drops splash up in the foreground, and the street falls into soft blur behind "
-                "it. No people are to be seen.",
+                "balloons that drift ahead. Drops splash up in the foreground, and the street falls into soft blur "
+                "behind it. No people are to be seen.",
                 "background": "A wet street whose far end fades into grey rain.",
                 "style": "Realistic film with a shallow depth of field.",
                 "shot_type": "Low medium shot.",

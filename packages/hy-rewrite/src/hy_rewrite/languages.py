@@ -60,4 +60,4 @@ def looks_english(text: str) -> bool:
     """Whether a text is probably English: Latin letters, and no more small words of its neighbours than of English."""
     words = re.findall(r"[^\W\d_]+", text.lower())
     english, others = (sum(word in small for word in words) for small in (_ENGLISH, _OTHERS))
-    return english >= others if english else bool(words) and not others and text.isascii()
+    return english >= others if english else bool(words) and not others and all(word.isascii() for word in words)

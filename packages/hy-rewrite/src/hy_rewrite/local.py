@@ -148,11 +148,12 @@ def rendered(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) 
     Templates without a system turn get its text at the head of the first user turn; those with a switch for thinking
     aloud get it switched off.
     """
+    turns = [{"role": turn["role"], "content": turn["content"]} for turn in messages]
     options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
     try:
-        return str(tokenizer.apply_chat_template(list(messages), **options))
+        return str(tokenizer.apply_chat_template(turns, **options))
     except TemplateError:
-        system, first, *rest = messages
+        system, first, *rest = turns
         merged = {"role": "user", "content": f"{system['content']}\n\n{first['content']}"}
         return str(tokenizer.apply_chat_template([merged, *rest], **options))
 
