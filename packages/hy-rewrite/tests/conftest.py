@@ -6,6 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from hy_rewrite.dialogue import answer_text
+from hy_rewrite.instructions import MODES, instruction
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -33,8 +35,9 @@ def build_tokenizer(template=TEMPLATE):
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|start|>", "<|end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=384, special_tokens=special, initial_alphabet=alphabet)
-    tokenizer.train_from_iterator(['{"short": "a red fox", "dense": "a red fox runs", "prompt": "the"}'] * 4, trainer)
+    trainer = trainers.BpeTrainer(vocab_size=1024, special_tokens=special, initial_alphabet=alphabet)
+    texts = [instruction(mode, "English", 1200) for mode in MODES]  # so that they become few tokens
+    tokenizer.train_from_iterator([*texts, answer_text({})] * 4, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", chat_template=template)
 
 
@@ -54,10 +57,13 @@ def model(tmp_path_factory):
         num_key_value_heads=2,
         max_position_embeddings=8192,
         eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.2,
         bos_token_id=None,
         pad_token_id=None,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    model.lm_head.weight.data *= 5  # or its frozen head could say nothing for certain
+    model.save_pretrained(folder)
     return folder
 
 

@@ -153,10 +153,10 @@ def test_a_fine_tuned_rewriter_is_asked_what_it_was_trained_on(model, file, tmp_
 
 
 def test_a_rewriter_learns_its_pairs_by_heart(model, file, tmp_path):
-    """The whole way: after enough steps, the tiny model answers with the fields that it was shown."""
+    """The whole way: after some steps the tiny model answers with the fields that it was shown."""
     (tmp_path / "one.jsonl").write_text(pair("red").line())
     module = training(model, rank=16, warmup_steps=1)
-    fit(module, PairsData(str(tmp_path / "one.jsonl"), batch_size=1), 60, PublishAdapter(str(tmp_path / "a")))
+    fit(module, PairsData(str(tmp_path / "one.jsonl"), batch_size=1), 20, PublishAdapter(str(tmp_path / "a")))
     rewriter = local_rewriter(model=str(model), adapter=str(tmp_path / "a"), device="cpu", rounds=0)
     assert rewriter.explain("red fox").fields == pair("red").fields
 
@@ -164,7 +164,7 @@ def test_a_rewriter_learns_its_pairs_by_heart(model, file, tmp_path):
 def test_each_epoch_has_every_pair_in_an_order_of_its_own(model, file):
     losses = Losses()
     fit(training(model), PairsData(file, batch_size=4), 6, losses)
-    epochs = [sum(losses.batches[start : start + 2], []) for start in (0, 2, 4)]
+    epochs = [losses.batches[start] + losses.batches[start + 1] for start in (0, 2, 4)]
     assert all(sorted(epoch) == sorted(f"{colour} fox" for colour in COLOURS) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hy_rewrite.dialogue import Chat
     from hy_rewrite.errors import RewriteError, RewriterUnavailable
     from hy_rewrite.evaluation import Evaluation, drafts, evaluate
-    from hy_rewrite.fields import FIELDS, prompt_text
+    from hy_rewrite.fields import FIELDS, clean, prompt_text
     from hy_rewrite.local import local_rewriter
     from hy_rewrite.pairs import Pair, read_pairs
     from hy_rewrite.result import Rewrite, Round
@@ -35,6 +35,7 @@ __all__ = [
     "RewriterUnavailable",
     "Round",
     "TemplateRewriter",
+    "clean",
     "collect",
     "drafts",
     "evaluate",
@@ -62,6 +63,7 @@ _HOME = {
     "RewriterUnavailable": "hy_rewrite.errors",
     "Round": "hy_rewrite.result",
     "TemplateRewriter": "hy_rewrite.template",
+    "clean": "hy_rewrite.fields",
     "collect": "hy_rewrite.collecting",
     "drafts": "hy_rewrite.evaluation",
     "evaluate": "hy_rewrite.evaluation",

@@ -30,8 +30,8 @@ _ABSENCE = re.compile(
 )
 _WORD = re.compile(r"[^\W\d_]+(?:[-’'][^\W\d_]+)*")
 _FRAME = (
-    "i the a an in on at of by with and or but from to for as is it this that these there he she we you they his her two "
-    "three one"
+    "i the a an in on at of by with and or but from to for as is it this that these there he she we you they his her "
+    "two three one"
 ).split()
 
 

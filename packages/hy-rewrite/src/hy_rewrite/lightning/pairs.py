@@ -50,9 +50,15 @@ class PairsData(LightningDataModule):
         batches = _Shuffled(self.train, self.batch_size, self.seed)
         return _Resumable(batches, batch_size=None, sampler=_Steps(steps, self._trained))
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         """Lists of the held-out pairs."""
+        if not self.validation:
+            return []
         return DataLoader(_InOrder(self.validation), batch_size=self.batch_size, collate_fn=list)
+
+    def transfer_batch_to_device(self, batch: list[Pair], device: torch.device, dataloader_idx: int) -> list[Pair]:
+        """Leave the pairs as they are: they are text, and the module puts what it makes of them where it belongs."""
+        return batch
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were trained on."""

@@ -85,7 +85,9 @@ class RewriterTraining(LightningModule):
         self.tokenizer = load_tokenizer(model)
         base = load_model(model, dtype)
         if checkpointing:
-            base.gradient_checkpointing_enable({"use_reentrant": False})
+            # The second name is deprecated, and the only one in the first releases of transformers 5.
+            enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
         config = LoraConfig(
             r=rank,
             lora_alpha=cast("int", alpha),
@@ -97,6 +99,7 @@ class RewriterTraining(LightningModule):
             self.model = cast("PeftModel", get_peft_model(base, config))
         except ValueError as error:
             raise RewriteError(f"{model}: {next(iter(str(error).splitlines()))}") from error
+        self.model.train()  # recomputing is only done then
         for parameter in self.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
