@@ -19,7 +19,7 @@ def content(member: Member) -> dict:
 
 def test_all_members_of_the_design_exist():
     packages = "plugins weights vae3d dit textenc flow parallel data rewrite i2v avatar v2a tiny".split()
-    apps = "pretrain finetune sample reconstruct encode plan demo curate studio".split()
+    apps = "pretrain finetune sample reconstruct encode caption rewrite plan demo curate studio".split()
     expected = {f"hy-{name}" for name in packages} | {f"hyvideo-{name}" for name in apps} | {"hyvideo"}
     assert expected <= set(MEMBERS)
 

@@ -1,0 +1,8 @@
+"""Recipes of this package, for `hyvideo pretrain`."""
+
+from pathlib import Path
+
+
+def folder() -> Path:
+    """Return the folder of the recipes."""
+    return Path(__file__).parent
