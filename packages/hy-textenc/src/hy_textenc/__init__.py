@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from hy_textenc.tiny import TinyTextConfig, TinyTextEncoder
 
 __all__ = [
-    "CachedTextEncoder",
     "IMAGE_TEMPLATES",
     "TEMPLATES",
     "CLIPTextEncoder",
+    "CachedTextEncoder",
     "HunyuanVideoTextEncoder",
     "MLLMEncoder",
     "PromptTemplate",
