@@ -14,7 +14,7 @@ def test_only_what_is_given_is_passed_on():
 def test_every_setting_has_an_option():
     argv = "--negative no --seed 1 --shift 2 --guidance 3 --frames 5 --fps 6 --dtype bfloat16 --true-cfg 2".split()
     request = parse(["a ball", "--size", "32x16", "--steps", "4", "--device", "cpu", "--tiling", "on", *argv])
-    told_by_files = {"noise"}
+    told_by_files = {"noise", "original"}
     assert request.given.keys() == set(Settings.__dataclass_fields__) - told_by_files
     assert Settings(**request.given).fps == 6.0
 

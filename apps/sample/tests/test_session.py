@@ -3,6 +3,7 @@
 import gc
 import os
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ import torch
 from hy_data import CannotWrite, probe, read_settings, read_video
 from hy_dit import load_dit
 from hy_flow import guided, sample, sigmas
+from hy_plugins import HyError
 from hy_textenc import load_text_encoder
 from hy_vae3d import load_vae
 from hy_weights import CheckpointError
-from hyvideo_sample import pipeline
+from hyvideo_sample import pipeline, rewriting
 from hyvideo_sample.cli import main
 from hyvideo_sample.settings import SampleError
 from PIL import Image
@@ -52,6 +54,7 @@ def test_a_prompt_becomes_a_video_of_the_models_own_size(checkpoint, capsys):
     del stored["packages"], stored["model_sha256"]
     assert stored == {
         "prompt": "A red ball, rolling",
+        "original": "",
         "negative": "",
         "seed": 0,
         "noise": "",
@@ -106,6 +109,57 @@ def test_a_prompt_that_is_cut_is_noted(sampled, capsys):
     sampled(prompt="word " * 20)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
     assert lines == ["note: a prompt has 21 tokens; only the first 16 are read"]
+
+
+def test_a_prompt_is_rewritten_first_and_both_texts_are_stored(sampled):
+    given = "close-up, a red ball rolls over grass, golden hour"
+    frames_THWC = sampled("--rewrite", "normal", prompt=given)
+    stored = read_settings("clip.mp4")
+    assert stored["original"] == given
+    assert stored["prompt"] not in ("", given)
+    assert np.array_equal(frames_THWC, sampled(prompt=stored["prompt"], out="plain.mp4"))
+    assert read_settings("plain.mp4")["original"] == ""
+    assert main(["--replay", "clip.mp4", "--out", "again.mp4"]) == 0
+    assert read_settings("again.mp4") == stored
+    assert main(["a ball", "--replay", "clip.mp4", "--out", "other.mp4"]) == 0
+    assert read_settings("other.mp4")["original"] == ""
+
+
+def test_the_rewriter_is_made_as_it_was_asked_for(sampled, monkeypatch, capsys):
+    made = []
+
+    def load(name, options):
+        made.append((name, options))
+        return SimpleNamespace(rewrite=lambda prompt: prompt.upper())
+
+    monkeypatch.setattr(rewriting, "load_rewriter", load)
+    sampled("--rewrite", "master", "--rewriter-option", "model=some/folder", "--rewriter-option", "max-length=300")
+    assert made == [("local", {"mode": "master", "model": "some/folder", "max_length": 300})]
+    assert read_settings("clip.mp4")["prompt"] == "A RED BALL"
+    assert capsys.readouterr().err.index("1/1 prompts") >= 0
+
+
+def test_a_prompt_that_no_rewrite_keeps_is_noted_and_stays(sampled, capsys):
+    sampled("--rewrite", "normal", prompt="word " * 1000)
+    assert "is kept as it is: it has 4999 characters" in capsys.readouterr().err.replace("\n", " ")
+    assert read_settings("clip.mp4")["original"] == ""
+
+
+@pytest.mark.usefixtures("_no_weights")
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--rewriter", "template"], "nothing is to be rewritten: give --rewrite normal or master too"),
+        (["--rewrite", "master"], "the rewriter 'template' takes no mode"),
+        (["--rewrite", "normal", "--rewriter", "nobody"], "nobody"),
+        (["--rewrite", "normal", "--rewriter-option", "model=nowhere"], "nowhere"),
+    ],
+)
+def test_rewriting_that_can_not_be_is_said(checkpoint, tmp_path, argv, message):
+    with pytest.raises(HyError, match=message) as caught:
+        main(["a ball", "--model", str(checkpoint), *argv])
+    assert caught.value.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_prompt_changes_the_video(sampled, plain_THWC):

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,9 @@ class Request:
         prompts: a file with one prompt per line.
         replay: a sample to repeat.
         decode: a latent to finish.
+        rewrite: how prompts are rewritten; None leaves them as they are.
+        rewriter: by whom.
+        rewriter_options: what the rewriter is made with.
         keep_latents: whether latents stay beside their samples.
         out: a file; with `prompts`, a folder.
         overwrite: whether existing files may be replaced.
@@ -55,6 +58,9 @@ class Request:
     prompts: Path | None
     replay: Path | None
     decode: Path | None
+    rewrite: str | None
+    rewriter: str
+    rewriter_options: Mapping[str, str | float]
     keep_latents: bool
     out: Path | None
     overwrite: bool
@@ -85,6 +91,7 @@ def parse(argv: Sequence[str]) -> Request:
     """
     options = vars(_parser().parse_args(argv))
     given = {field.name: options.pop(field.name) for field in dataclasses.fields(Settings) if field.name in options}
+    _name_the_rewriter(options)
     if size := options.pop("size", None):
         given["width"], given["height"] = size
     request = Request(given=given, **options)
@@ -97,9 +104,20 @@ def parse(argv: Sequence[str]) -> Request:
     return request
 
 
+def _name_the_rewriter(options: dict[str, Any]) -> None:
+    """Where no rewriter is named, its options tell which is meant."""
+    given = options["rewriter_options"] = dict(options["rewriter_options"])
+    if not options["rewrite"] and (given or options["rewriter"]):
+        raise SampleError("a rewriter is named, but nothing is to be rewritten: give --rewrite normal or master too")
+    meant = "server" if "base_url" in given else "local" if "model" in given else "template"
+    options["rewriter"] = options["rewriter"] or meant
+
+
 def _require_one_task(request: Request) -> None:
     if request.prompts and (request.replay or request.decode or "prompt" in request.given):
         raise SampleError("--prompts stands alone: leave out the PROMPT, --replay and --decode")
+    if request.rewrite and (request.decode or (request.replay and "prompt" not in request.given)):
+        raise SampleError("--rewrite rewrites a prompt that is given; a sample's own stays as it is")
     if request.decode and request.replay:
         raise SampleError("--decode and --replay are two tasks; give one of them")
     given = {*request.given, *({"noise"} if request.noise_file else ())}
@@ -133,6 +151,22 @@ def _parser() -> argparse.ArgumentParser:
     text = "a bundled name (`hyvideo plugins`, kind model), a folder or hf://org/name. --replay and --decode know it"
     what.add_argument("--model", metavar="MODEL", default=None, help=text)
 
+    words = parser.add_argument_group("rewriting the prompt, before anything else")
+    text = "into one like the training captions: normal keeps the intent; master adds composition, lighting, camera"
+    words.add_argument("--rewrite", metavar="MODE", choices=("normal", "master"), default=None, help=text)
+    text = "who does: local, server, template or a plugin's (default: as the options below tell; without them template)"
+    words.add_argument("--rewriter", metavar="NAME", default=None, help=text)
+    text = "such as model=FOLDER for local, base_url=URL and model=NAME for server; see `hyvideo rewrite --help`"
+    words.add_argument(
+        "--rewriter-option",
+        dest="rewriter_options",
+        metavar="NAME=VALUE",
+        type=_option,
+        action="append",
+        default=[],
+        help=text,
+    )
+
     picture = parser.add_argument_group("settings: the video")
     picture.add_argument("--size", metavar="WIDTHxHEIGHT", type=_size, help=f"multiples of 16 (default {usual.size})")
     text = f"4n+1, such as 17, 33 or 129; 1 is a picture (default {usual.frames})"
@@ -165,6 +199,14 @@ def _parser() -> argparse.ArgumentParser:
     rest.add_argument("--overwrite", action="store_true", default=False, help="replace files that exist")
     rest.add_argument("--threads", metavar="N", type=int, default=None, help="CPU threads (default: torch decides)")
     return parser
+
+
+def _option(text: str) -> tuple[str, str | float]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE, such as model=models/instruct")
+    number = int(value) if value.isdecimal() else float(value) if re.fullmatch(r"\d+\.\d+", value) else value
+    return name.replace("-", "_"), number
 
 
 def _size(text: str) -> tuple[int, int]:

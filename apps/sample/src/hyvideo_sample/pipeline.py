@@ -58,15 +58,19 @@ class Pipeline:
     kept: dict[Path, Path] = field(default_factory=dict)
 
     @torch.inference_mode()
-    def run(self, prompts: Mapping[Path, str]) -> None:
+    def run(self, prompts: Mapping[Path, str], originals: Mapping[Path, str]) -> None:
         """Make a sample of each prompt and write it to its file; one that fails does not stop the others.
+
+        Args:
+            prompts: by file.
+            originals: the prompts as they were given, by file; only of those that were rewritten.
 
         Raises:
             CheckpointError: the model's files are not what its manifest says, or do not fit.
         """
         self._check()
         null_text, *texts = self._encode([self.settings.negative, *prompts.values()])
-        records = {out: self._record(prompt) for out, prompt in prompts.items()}
+        records = {out: self._record(prompt, originals.get(out, "")) for out, prompt in prompts.items()}
         latents = self._denoise(dict(zip(prompts, texts, strict=True)), null_text, records)
         self._decode(latents, records)
 
@@ -85,7 +89,7 @@ class Pipeline:
         self._check()
         self.kept[out] = source
         self.keep_latents = True
-        self._decode({out: latent_BCTHW}, {out: self._record(self.settings.prompt)})
+        self._decode({out: latent_BCTHW}, {out: self._record(self.settings.prompt, self.settings.original)})
 
     def _check(self) -> None:
         """Compare a published model's files with its manifest."""
@@ -93,8 +97,8 @@ class Pipeline:
             with self.stages.stage("check the model"):
                 verify(self.checkpoint.folder)
 
-    def _record(self, prompt: str) -> Record:
-        settings = replace(self.settings, prompt=prompt)
+    def _record(self, prompt: str, original: str) -> Record:
+        settings = replace(self.settings, prompt=prompt, original=original)
         return Record(settings=settings, model=self.checkpoint.name, model_sha256=self.checkpoint.digest)
 
     def _encode(self, prompts: list[str]) -> list[TextTokens]:

@@ -22,6 +22,7 @@ from hyvideo_sample.noise import noise_digest, read_noise, require_shape
 from hyvideo_sample.pipeline import Pipeline, placed
 from hyvideo_sample.progress import Stages
 from hyvideo_sample.record import Record
+from hyvideo_sample.rewriting import rewrite_prompts
 from hyvideo_sample.settings import SampleError, Settings
 
 
@@ -65,7 +66,8 @@ def run(request: Request) -> int:
                 (out,) = prompts
                 pipeline.finish(out, latent_BCTHW, request.decode)
             else:
-                pipeline.run(prompts)
+                texts, originals = _texts(prompts, settings, request, stages)
+                pipeline.run(texts, originals)
         except BaseException:  # the user's Ctrl-C among them
             for file in pipeline.kept.values():
                 stages.note(f"a latent is kept, so this finishes the sample: {finishing(file)}")
@@ -138,6 +140,17 @@ def _prompts(request: Request, settings: Settings) -> dict[Path, str]:
         raise SampleError(f"{request.prompts} holds no prompt; write one per line")
     folder = request.out or Path()
     return {folder / f"{number:03}-{slug(prompt)}{ending}": prompt for number, prompt in enumerate(prompts, start=1)}
+
+
+def _texts(
+    prompts: Mapping[Path, str], settings: Settings, request: Request, stages: Stages
+) -> tuple[Mapping[Path, str], dict[Path, str]]:
+    """The text that each sample is made of, and what was asked for where that is another."""
+    if request.rewrite:
+        texts = rewrite_prompts(prompts, request, stages)
+        return texts, {out: prompt for out, prompt in prompts.items() if texts[out] != prompt}
+    kept = settings.original if request.replay and "prompt" not in request.given else ""
+    return prompts, dict.fromkeys(prompts, kept)
 
 
 def _report(

@@ -42,6 +42,7 @@ class Settings:
 
     Attributes:
         prompt: what the video shows.
+        original: the prompt as it was given, if it was rewritten.
         negative: what it must not show.
         seed: of the noise that sampling starts from.
         noise: SHA-256 of that noise, if it was given; empty if the seed draws it.
@@ -62,6 +63,7 @@ class Settings:
     """
 
     prompt: str = ""
+    original: str = ""
     negative: str = ""
     seed: int = 0
     noise: str = ""

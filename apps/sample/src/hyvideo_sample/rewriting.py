@@ -1,0 +1,35 @@
+"""Prompts are rewritten into what the model was trained on, before anything of the model is loaded."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hy_rewrite import explained, load_rewriter
+
+from hyvideo_sample.cli import Request
+from hyvideo_sample.progress import Stages
+
+
+def rewrite_prompts(prompts: Mapping[Path, str], request: Request, stages: Stages) -> dict[Path, str]:
+    """Rewrite each file's prompt; the rewriter is gone when this returns.
+
+    Args:
+        prompts: by file.
+        request: says how, and by which rewriter.
+        stages: shows progress, and each prompt that was kept as it is.
+
+    Raises:
+        RewriteError: the rewriter can't be made, or gives no answer; the message says what would be right.
+        UnknownComponent: no plugin offers it.
+    """
+    with stages.stage("load the rewriter"):
+        mode = {} if request.rewrite == "normal" else {"mode": request.rewrite}  # not every rewriter has modes
+        rewriter = load_rewriter(request.rewriter, {**mode, **request.rewriter_options})
+    rewritten = {}
+    with stages.stage("rewrite", len(prompts), "prompts") as prompt_done:
+        for out, prompt in prompts.items():
+            told = explained(rewriter, prompt)
+            if told.fallback:
+                stages.note(f"the prompt {prompt!r} is kept as it is: {told.fallback}")
+            rewritten[out] = told.rewritten
+            prompt_done()
+    return rewritten
