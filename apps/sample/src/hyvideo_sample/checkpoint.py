@@ -9,11 +9,11 @@ from hy_dit.load import open_dit
 from hy_plugins import Plugins
 from hy_vae3d import VAE3DConfig
 from hy_vae3d.load import open_vae
-from hy_weights import located
+from hy_weights import located_folder, read_config_as
 from hy_weights.digest import folder_digest
 from hy_weights.hub import SCHEME
 
-from hyvideo_sample.layouts import Parts, find_parts
+from hyvideo_sample.layouts import WEIGHTS, Parts, find_parts
 from hyvideo_sample.settings import SampleError, Settings, settings_from
 
 _DEFAULTS = {"width", "height", "frames", "fps", "steps", "shift", "guidance", "dtype"}
@@ -77,11 +77,14 @@ def open_checkpoint(name: str | None, plugins: Plugins) -> Checkpoint:
     if name in bundled:
         folder = Path(plugins.load("model", name)())
     else:
-        folder = located(name) if name.startswith(SCHEME) else Path(name)
+        folder = located_folder(name, WEIGHTS) if name.startswith(SCHEME) else Path(name)
     if not folder.is_dir():
         raise SampleError(f"no model '{name}': {right}")
     parts = find_parts(folder)
-    dit, vae = open_dit(parts.dit).config, open_vae(parts.vae).config
+    if parts.published:
+        dit, vae = read_config_as(parts.dit, DiTConfig), read_config_as(parts.vae, VAE3DConfig)
+    else:
+        dit, vae = open_dit(parts.dit).config, open_vae(parts.vae).config
     if vae.latent_channels != dit.in_channels:
         channels = f"the VAE has {vae.latent_channels} latent channels, the transformer {dit.in_channels}"
         raise SampleError(f"{folder}: {channels}")

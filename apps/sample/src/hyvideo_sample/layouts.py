@@ -30,6 +30,10 @@ _RELEASED_SAMPLING = {
 """What the released checkpoints are sampled with."""
 
 
+WEIGHTS = (*_OURS, "transformer", "text_encoder_2")
+"""Folders whose weights are meant, on a hub: ours and diffusers'."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """A whole model's parts; that their files are whole is not looked at.
