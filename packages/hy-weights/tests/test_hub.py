@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import huggingface_hub.constants as hub_constants
 import pytest
 import torch
-from hy_weights import CheckpointError, hub, located, read_tensors
+from hy_weights import CheckpointError, hub, located, located_folder, read_tensors
 from safetensors.torch import save_file
 
 COMMIT = "c0ffee" * 6 + "abcd"
@@ -184,6 +184,41 @@ def test_a_published_folder_comes_whole_but_without_what_is_neither_weights_nor_
     assert sorted(served.asked) == ["dit/config.json", "dit/model.safetensors", "manifest.json"]
     served.asked.clear()
     assert located(place, ["transformer", "dit"]).name == "dit"
+
+
+TEXTS = PIPELINE | {
+    "text_encoder/config.json": "{}",
+    "text_encoder/pytorch_model.bin": "a pickle",
+    "tokenizer/tokenizer.json": "{}",
+    "tokenizer/spiece.model": "pieces",
+    "tokenizer_2/merges.txt": "a b",
+    "tokenizer_2/run.py": "evil",
+}
+SETTINGS = ["model_index.json", "text_encoder/config.json", "tokenizer/spiece.model", "tokenizer/tokenizer.json"]
+SETTINGS += ["tokenizer_2/merges.txt", "transformer/config.json", "vae/config.json"]
+
+
+def test_a_folder_comes_with_its_weights_and_the_settings_beside_it(served, repository):
+    place = repository("org/texts", TEXTS)
+    folder = located_folder(place, ["text_encoder", "text_encoder_2"])
+    assert sorted(served.asked) == sorted([*SETTINGS, "text_encoder/model.safetensors"])
+    assert (folder / "tokenizer" / "spiece.model").read_text() == "pieces"
+    served.asked.clear()
+    assert located_folder(f"{place}/vae", ["text_encoder"]) == folder / "vae"
+    assert served.asked == ["vae/diffusion_pytorch_model.safetensors"], "the rest is there"
+
+
+def test_a_folder_on_this_machine_stays_where_it_is(tmp_path):
+    (tmp_path / "text_encoder").mkdir()
+    assert located_folder(tmp_path, ["text_encoder"]) == tmp_path
+    with pytest.raises(CheckpointError, match="no such file or folder"):
+        located_folder(tmp_path / "nowhere")
+
+
+def test_a_folder_that_a_repository_does_not_have_is_refused(repository):
+    place = repository("org/texts", TEXTS)
+    with pytest.raises(CheckpointError, match=r"the repository has no such folder or file; it has README\.md"):
+        located_folder(f"{place}/unet")
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hy_textenc.cached import CachedTextEncoder
+    from hy_textenc.clip import CLIPTextEncoder
     from hy_textenc.errors import TextEncoderError
-    from hy_textenc.tiny import TinyTextConfig, TinyTextEncoder, load_text_encoder
+    from hy_textenc.hunyuan_video import HunyuanVideoTextEncoder
+    from hy_textenc.loading import load_text_encoder
+    from hy_textenc.mllm import MLLMEncoder
+    from hy_textenc.t5 import T5Encoder
+    from hy_textenc.templates import IMAGE_TEMPLATES, TEMPLATES, PromptTemplate
+    from hy_textenc.tiny import TinyTextConfig, TinyTextEncoder
 
 __all__ = [
+    "IMAGE_TEMPLATES",
+    "TEMPLATES",
+    "CLIPTextEncoder",
     "CachedTextEncoder",
+    "HunyuanVideoTextEncoder",
+    "MLLMEncoder",
+    "PromptTemplate",
+    "T5Encoder",
     "TextEncoderError",
     "TinyTextConfig",
     "TinyTextEncoder",
@@ -21,10 +34,17 @@ __all__ = [
 
 _HOME = {
     "CachedTextEncoder": "hy_textenc.cached",
+    "IMAGE_TEMPLATES": "hy_textenc.templates",
+    "TEMPLATES": "hy_textenc.templates",
+    "CLIPTextEncoder": "hy_textenc.clip",
+    "HunyuanVideoTextEncoder": "hy_textenc.hunyuan_video",
+    "MLLMEncoder": "hy_textenc.mllm",
+    "PromptTemplate": "hy_textenc.templates",
+    "T5Encoder": "hy_textenc.t5",
     "TextEncoderError": "hy_textenc.errors",
     "TinyTextConfig": "hy_textenc.tiny",
     "TinyTextEncoder": "hy_textenc.tiny",
-    "load_text_encoder": "hy_textenc.tiny",
+    "load_text_encoder": "hy_textenc.loading",
 }
 
 

@@ -19,6 +19,7 @@ from hy_weights import load_strict, read_config_as, read_tensors, tensors_sha256
 from torch import Tensor, nn
 
 from hy_textenc.errors import TextEncoderError
+from hy_textenc.prompts import require_prompts
 from hy_textenc.tokenizer import BOS_ROW, rows, words
 
 
@@ -90,8 +91,7 @@ class TinyTextEncoder(nn.Module):
         Raises:
             TextEncoderError: there are no prompts, or one string where a list of them belongs.
         """
-        if isinstance(prompts, str) or not prompts:
-            raise TextEncoderError(f"encode takes a list of at least one prompt, not {prompts!r}")
+        require_prompts(prompts)
         rows_BS2, mask_BS = self._tokenize(prompts)
         return self(rows_BS2, mask_BS)
 
@@ -147,10 +147,10 @@ class _Block(nn.Module):
         return tokens_BSD + self.mlp(self.mlp_norm(tokens_BSD))
 
 
-def load_text_encoder(
+def load_tiny(
     path: str | os.PathLike[str], dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> TinyTextEncoder:
-    """Load a text encoder from its model folder.
+    """Load a `TinyTextEncoder` from its model folder.
 
     Args:
         path: a folder with `config.json` and `model.safetensors`.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from hy_weights.digest import folder_digest
     from hy_weights.entry import tensors_sha256
     from hy_weights.errors import CheckpointError, LoRAError
-    from hy_weights.hub import located
+    from hy_weights.hub import located, located_folder
     from hy_weights.lora.adapters import (
         insert_lora,
         inserted_lora,
@@ -50,6 +50,7 @@ __all__ = [
     "inserted_loras",
     "load_strict",
     "located",
+    "located_folder",
     "lora_parameters",
     "merge_loras",
     "new_lora",
@@ -87,6 +88,7 @@ _HOME = {
     "inserted_loras": "hy_weights.lora.adapters",
     "load_strict": "hy_weights.strict",
     "located": "hy_weights.hub",
+    "located_folder": "hy_weights.hub",
     "lora_parameters": "hy_weights.lora.adapters",
     "merge_loras": "hy_weights.lora.merging",
     "new_lora": "hy_weights.lora.adapters",

@@ -1,13 +1,13 @@
 """Checkpoints on the Hugging Face hub, for those who ask for them: `hf://org/name[@revision][/folder or file]`.
 
-What exists here is never looked up there. Only weights and their JSON files are downloaded, into the hub's own cache,
+What exists here is never looked up there. Only weights and small text files are downloaded, into the hub's own cache,
 through huggingface_hub, which the extra `hub` brings.
 """
 
 import glob
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +22,7 @@ _ID = re.compile(
     r"hf:/{1,2}(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/\w+/[^/]+|[^/]+))?(?:/(?P<inside>.+))?"
 )
 _PUBLISHED = (".json", ".safetensors")
+_SETTINGS = (".json", ".txt", ".model", ".jinja")  # what tokenizers and processors are made of; small files
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +59,46 @@ def located(place: str | os.PathLike[str], folders: Sequence[str] = ()) -> Path:
         CheckpointError: There is no such path. Or huggingface_hub isn't installed, the hub can't be reached, there is
             no such repository, revision or file, access to it must be asked for, or it holds no checkpoint or several.
     """
-    path = Path(place)
+    remote = _hub_id(place)
+    return (
+        _here(Path(place), folders)
+        if remote is None
+        else _download(remote, lambda names: _wanted(names, remote, folders))
+    )
+
+
+def located_folder(place: str | os.PathLike[str], folders: Sequence[str] = ()) -> Path:
+    """Return where a folder of models lies on this machine, whose tokenizers and processors may lie beside it.
+
+    Args:
+        place: A path, or `hf://org/name[@revision][/folder]`. Of a hub's repository the weights of that folder are
+            downloaded, safetensors alone, and all its settings (JSON, vocabularies).
+        folders: Folders in it whose weights are meant; where it has none of these, its own are.
+
+    Returns:
+        The folder that `place` names.
+
+    Raises:
+        CheckpointError: As `located` does.
+    """
+    remote = _hub_id(place)
+    if remote is None:
+        return _here(Path(place), ())
+    return _download(remote, lambda names: (remote.inside, _models(names, remote, folders)))
+
+
+def _hub_id(place: str | os.PathLike[str]) -> HubId | None:
+    """Read a hub id; what exists as a path, or looks like nothing else, is none."""
     text = os.fspath(place)
-    if not text.startswith("hf:/") or path.exists():
-        return _here(path, folders)
+    if not text.startswith("hf:/") or Path(place).exists():
+        return None
     matched = _ID.fullmatch(text)
     if matched is None:
         raise CheckpointError(f"{text}: a hub id is {SCHEME}org/name[@revision][/folder or file]")
     inside = (matched["inside"] or "").strip("/")
     if ".." in PurePosixPath(inside).parts:
         raise CheckpointError(f"{text}: '..' leaves the repository")
-    return _download(HubId(matched["repository"], matched["revision"], inside), folders)
+    return HubId(matched["repository"], matched["revision"], inside)
 
 
 def _here(path: Path, folders: Sequence[str]) -> Path:
@@ -79,11 +109,12 @@ def _here(path: Path, folders: Sequence[str]) -> Path:
     return next((path / folder for folder in folders if (path / folder).is_dir()), path)
 
 
-def _download(place: HubId, folders: Sequence[str]) -> Path:
+def _download(place: HubId, choose: Callable[[list[str]], tuple[str, list[str]]]) -> Path:
+    """Download what `choose` takes of a repository's files; it also says which of their folders is meant."""
     hub = _huggingface_hub(place)
     try:
         cached, names = _listed(hub, place)
-        inside, wanted = _wanted(names, place, folders)
+        inside, wanted = choose(names)
         if cached is not None:
             return cached / inside
         exactly = [glob.escape(name) for name in wanted]
@@ -127,8 +158,7 @@ def _wanted(names: Collection[str], place: HubId, folders: Sequence[str]) -> tup
     folder = next((top for top in tops if _within(top, names)), place.inside)
     inside = _within(folder, names)
     if not inside:
-        top = sorted({name.split("/")[0] for name in names})
-        raise CheckpointError(f"{place}: the repository has no such folder or file; it has {listing(top)}")
+        raise _absent(names, place)
     if not folders and MANIFEST_FILE in inside:
         chosen = [name for name in inside if name.endswith(_PUBLISHED)]
     else:
@@ -136,6 +166,23 @@ def _wanted(names: Collection[str], place: HubId, folders: Sequence[str]) -> tup
         file = checkpoint_file([name for name in inside if "/" not in name], place, beneath)
         chosen = [file, *_companions(file, inside), *({CONFIG_FILE, MANIFEST_FILE} & set(inside))]
     return folder, [str(PurePosixPath(folder, name)) for name in chosen]
+
+
+def _models(names: Collection[str], place: HubId, folders: Sequence[str]) -> list[str]:
+    """The weights that lie in a folder itself or in some of its folders, and the whole repository's settings."""
+    inside = _within(place.inside, names)
+    if not inside:
+        raise _absent(names, place)
+    parents = {str(PurePosixPath(name).parent) for name in inside}
+    chosen = {folder for folder in folders if folder in parents} or {"."}
+    weights = [name for name in inside if name.endswith(".safetensors") and str(PurePosixPath(name).parent) in chosen]
+    settings = [name for name in names if name.endswith(_SETTINGS)]
+    return [*(str(PurePosixPath(place.inside, name)) for name in weights), *settings]
+
+
+def _absent(names: Collection[str], place: HubId) -> CheckpointError:
+    top = sorted({name.split("/")[0] for name in names})
+    return CheckpointError(f"{place}: the repository has no such folder or file; it has {listing(top)}")
 
 
 def _within(folder: str, names: Collection[str]) -> list[str]:
