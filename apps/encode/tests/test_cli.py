@@ -14,7 +14,7 @@ def test_the_usual_settings():
     assert request.sources == [Path("shards")]
     assert (request.encoder, request.store) == ("checkpoint", Path("states"))
     assert (request.captions, request.workers, request.batch_size, request.max_size) == ([], None, 8, None)
-    assert (request.device, request.dtype) == ("auto", None)
+    assert (request.device, request.dtype, request.media, request.quantization) == ("auto", None, None, None)
     assert parse([*LEAST, "--caption", "short", "--caption", "dense"]).captions == ["short", "dense"]
 
 

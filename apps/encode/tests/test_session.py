@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hy_plugins import PluginError
-from hy_textenc import CachedTextEncoder, TextEncoderError, TinyTextEncoder
+from hy_textenc import CachedTextEncoder, TextEncoderError, TinyTextEncoder, load_text_encoder
+from hy_textenc.testing import write_text_parts
 from hy_weights import CheckpointError, TensorStore
 from hyvideo_encode.cli import main
 from hyvideo_encode.encoders import EncoderPlace
@@ -176,9 +176,44 @@ def test_an_encoder_that_does_not_load_in_a_worker_ends_the_run(monkeypatch, cap
     assert "failed" not in capsys.readouterr().err
 
 
+def test_a_whole_pipelines_encoders_fill_a_store_for_its_users(folder, pool):
+    write_text_parts(folder / "pipeline")
+    command = ["shards", "--encoder", "pipeline", "--store", "states", "--device", "cpu", "--media", "image"]
+    assert main(command) == 0
+    users = load_text_encoder("pipeline", media="image")
+    kept = CachedTextEncoder(users, TensorStore("states"))
+    text, expected = kept.encode(TEXTS), users.encode(TEXTS)
+    assert kept.misses == 0
+    most = text.tokens_BSD.shape[1]
+    assert most < expected.tokens_BSD.shape[1]
+    assert torch.equal(text.mask_BS, expected.mask_BS[:, :most])
+    torch.testing.assert_close(text.tokens_BSD[text.mask_BS], expected.tokens_BSD[expected.mask_BS])
+    torch.testing.assert_close(text.pooled_BD, expected.pooled_BD)
+    others = CachedTextEncoder(load_text_encoder("pipeline", media="video"), TensorStore("states"))
+    others.encode(TEXTS)
+    assert others.hits == 0, "another template, other states"
+    pool.last = None
+    assert main(command) == 0
+    assert pool.last.batches == []
+
+
+def test_weights_that_are_damaged_end_the_run_at_once(folder):
+    write_text_parts(folder / "pipeline")
+    weights = folder / "pipeline" / "text_encoder" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(TextEncoderError, match="the weights don't load"):
+        main(["shards", "--encoder", "pipeline", "--store", "states", "--device", "cpu"])
+
+
+def test_a_setting_that_an_encoder_does_not_have_is_named(folder):
+    write_text_parts(folder / "pipeline")
+    with pytest.raises(EncodeError, match=r"this encoder has no setting for --media video \(.*media"):
+        main(["shards", "--encoder", "pipeline/text_encoder_2", "--store", "states", "--media", "video"])
+
+
 @pytest.mark.parametrize("encoder_place", ["absent", "shards"])
 def test_what_is_no_encoder_is_refused(encoder_place):
-    with pytest.raises((CheckpointError, PluginError)):
+    with pytest.raises((CheckpointError, TextEncoderError)):
         main(["shards", "--encoder", encoder_place, "--store", "states"])
 
 

@@ -68,6 +68,7 @@ def test_each_prompt_is_found_whatever_its_batch(store):
     second = cached.encode(["x y", "b c d", "a", "b c d", "x y"])
     assert encoder.batches == [["a", "b c d", "e f"], ["x y"]], "only what is missing, once each, in one batch"
     assert (cached.hits, cached.misses) == (3, 5)
+    assert (store.counts.hits, store.counts.misses) == (2, 4), "each is looked up once"
     assert torch.equal(second.tokens_BSD[1], first.tokens_BSD[1])
     assert torch.equal(second.tokens_BSD[[1, 2]], first.tokens_BSD[[1, 0]])
     assert torch.equal(second.pooled_BD[[1, 2]], first.pooled_BD[[1, 0]])
@@ -107,9 +108,10 @@ def test_another_encoder_finds_nothing_of_the_first(store, change):
 
 
 def test_prompts_that_look_alike_are_different(store):
-    cached = CachedTextEncoder(Padded(), store)
-    cached.encode(["a cat", "a  cat", "A cat", "a cat ", "caf\u00e9", "cafe\u0301", "\ud800"])
-    assert cached.misses == 7
+    encoder = Padded()
+    prompts = ["a cat", "a  cat", "A cat", "a cat ", "caf\u00e9", "cafe\u0301", "\ud800"]
+    CachedTextEncoder(encoder, store).encode(prompts)
+    assert encoder.batches == [prompts]
 
 
 def test_images_count_by_their_pixels(store):

@@ -1,6 +1,8 @@
 """A bounded store forgets what was used longest ago, and looks at its entries only when it must."""
 
+import fcntl
 import os
+import threading
 import time
 
 import pytest
@@ -130,8 +132,8 @@ def test_a_store_that_had_no_bound_is_counted(tmp_path, entry):
 
 
 def test_replacing_an_entry_adds_nothing(tmp_path, entry):
-    store = bounded(tmp_path, 3 * entry)
-    for _ in range(10):
+    store = bounded(tmp_path, 9 * entry)
+    for _ in range(5):
         store.put(key(0), value(0))
     assert int((store.folder / "usage").read_text()) == entry
     assert store.counts.evicted == 0
@@ -139,7 +141,7 @@ def test_replacing_an_entry_adds_nothing(tmp_path, entry):
 
 @pytest.mark.parametrize("total", ["", "nonsense", "999999999999", "0"])
 def test_a_wrong_total_is_set_right_and_removes_nothing(tmp_path, entry, total):
-    store = filled(bounded(tmp_path, 5 * entry), range(3))
+    store = filled(bounded(tmp_path, 4 * entry + 10), range(3))
     (store.folder / "usage").write_text(total)
     store.put(key(3), value(3))
     assert held(store, range(4)) == [0, 1, 2, 3]
@@ -170,8 +172,6 @@ def test_nothing_but_entries_is_ever_removed(tmp_path, entry):
 
 
 def test_who_evicts_already_is_left_to_it(tmp_path, entry):
-    import fcntl
-
     store = filled(bounded(tmp_path, 2 * entry), range(2))
     with open(store.folder / "eviction.lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -179,3 +179,17 @@ def test_who_evicts_already_is_left_to_it(tmp_path, entry):
         assert held(store, range(3)) == [0, 1, 2]
     store.put(key(3), value(3))
     assert held(store, range(4)) == [3]
+
+
+def test_the_total_is_changed_by_one_at_a_time(tmp_path, entry):
+    store = filled(bounded(tmp_path, 5 * entry), range(1))
+    other = threading.Thread(target=store.put, args=(key(1), value(1)), daemon=True)
+    with open(store.folder / "usage", "ab") as usage:
+        fcntl.flock(usage, fcntl.LOCK_EX)
+        other.start()
+        other.join(0.2)
+        assert other.is_alive(), "it waits"
+        assert held(store, range(2)) == [0]
+    other.join(10)
+    assert held(store, range(2)) == [0, 1]
+    assert int((store.folder / "usage").read_text()) == 2 * entry

@@ -36,6 +36,8 @@ class Request:
         max_size: bound of the store in bytes; None is none.
         device: auto, cpu or cuda.
         dtype: float32, bfloat16 or float16; None leaves the stored one.
+        media: video or image, the template around each prompt; None leaves the encoder's own.
+        quantization: 8bit or 4bit weights, or None.
     """
 
     sources: list[Path]
@@ -47,6 +49,8 @@ class Request:
     max_size: int | None
     device: str
     dtype: str | None
+    media: str | None
+    quantization: str | None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -105,6 +109,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=text)
     text = "of the encoder and its states (default: as it is stored)"
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help=text)
+    text = "what the prompts are of, for encoders that tell them apart (default: video)"
+    parser.add_argument("--media", choices=("video", "image"), help=text)
+    text = "weights of the language model in fewer bits (needs bitsandbytes)"
+    parser.add_argument("--quantization", choices=("8bit", "4bit"), help=text)
     return parser
 
 

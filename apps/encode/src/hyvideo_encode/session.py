@@ -42,7 +42,7 @@ def run(request: Request) -> int:
     _check_place(request.store)
     places = devices(request.device)
     workers = request.workers or len(places)
-    encoder = find_encoder(request.encoder, request.dtype, Plugins())
+    encoder = find_encoder(request, Plugins())
     with Console(stderr=True).status("look at the encoder"):
         identity = encoder.identity()
     job = Job(

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from hy_textenc.errors import TextEncoderError
+from hy_textenc.prompts import require_prompts
 
 _WHAT = "text states/1"
 Entry = dict[str, Tensor]
@@ -117,8 +118,7 @@ class CachedTextEncoder:
 
     def keys(self, prompts: Sequence[str], images: Sequence[Any] | None = None) -> list[str]:
         """Give the store's key of each prompt; as `encode`, which looks these up."""
-        if isinstance(prompts, str) or not prompts:
-            raise TextEncoderError(f"encode takes a list of at least one prompt, not {prompts!r}")
+        require_prompts(prompts)
         if images is not None and len(images) != len(prompts):
             raise TextEncoderError(f"{len(prompts)} prompts take as many images, not {len(images)}")
         digests = [None] * len(prompts) if images is None else [_image_sha256(image) for image in images]
