@@ -60,7 +60,7 @@ def write_small_model(folder):
         num_hidden_layers=1,
         num_attention_heads=2,
         max_position_embeddings=8192,
-        eos_token_id=fast.eos_token_id,
+        eos_token_id=fast.convert_tokens_to_ids("<|end|>"),
         bos_token_id=None,
     )
     LlamaForCausalLM(config).save_pretrained(folder)

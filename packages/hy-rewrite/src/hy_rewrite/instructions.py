@@ -22,7 +22,8 @@ Answer with one JSON object and nothing else. Its values are strings in {languag
 "shot_type": how large the subject is in the picture, such as close-up, medium shot, long shot, aerial shot.
 "lighting": where the light comes from and what it is like.
 "atmosphere": the mood, in a few words.
-"camera_movement": zoom, pan, tilt, moving around the subject, handheld, or static shot.
+"camera_movement": zoom in or out, pan or tilt up, down, left or right, around left or right, handheld shot, or static \
+shot.
 
 Keep every person, animal, thing, action, number, colour, place and name, and everything that shall not be there. \
 Numbers stay numbers of the same thing. Quoted text stays letter by letter, in its own language, in quotation marks. \
