@@ -33,6 +33,12 @@ def test_weights_are_read_at_the_first_use_and_frozen(encoder, fixture, width, r
     torch.testing.assert_close(half.tokens_BSD.float(), text.tokens_BSD, rtol=0.1, atol=0.3)
 
 
+@pytest.mark.parametrize(("encoder", "fixture"), [(MLLMEncoder, "llama"), (CLIPTextEncoder, "clip"), (T5Encoder, "t5")])
+def test_half_a_character_is_refused(encoder, fixture, request):
+    with pytest.raises(TextEncoderError, match=r"prompt 1 is no text: .*'\\ud800'.* surrogates not allowed"):
+        encoder(request.getfixturevalue(fixture)).encode(["a", "half \ud800"])
+
+
 def test_results_may_be_part_of_a_loss(llama):
     tokens_BSD = MLLMEncoder(llama).encode(["a cat"]).tokens_BSD
     layer = torch.nn.Linear(32, 1)

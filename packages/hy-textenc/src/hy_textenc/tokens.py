@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from hy_textenc.errors import TextEncoderError
+from hy_textenc.prompts import require_characters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,7 +56,12 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
 
 def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], length: int) -> Tokens:
-    """Tokenize texts to `length` tokens each, special ones that the tokenizer adds among them."""
+    """Tokenize texts to `length` tokens each, special ones that the tokenizer adds among them.
+
+    Raises:
+        TextEncoderError: a text is no Unicode.
+    """
+    require_characters(texts)
     lengths = [len(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]]
     padded = tokenizer(
         list(texts),
