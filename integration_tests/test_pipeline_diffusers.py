@@ -49,9 +49,8 @@ def folder(tmp_path_factory):
     for parameter in transformer.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     transformer.save_pretrained(folder / "transformer")
-    vae = AutoencoderKLHunyuanVideo(
-        latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
-    )
+    widths: Any = (8, 8, 8, 8)
+    vae = AutoencoderKLHunyuanVideo(latent_channels=4, block_out_channels=widths, layers_per_block=1, norm_num_groups=4)
     vae.save_pretrained(folder / "vae")
     FlowMatchEulerDiscreteScheduler(shift=5.0).save_pretrained(folder / "scheduler")
     return folder
