@@ -183,3 +183,24 @@ def test_stopping_early_asks_nothing_more(tmp_path):
     next(running)
     running.close()
     assert len(slow) < 8
+
+
+INTERRUPTED = """
+import sys, time
+from hy_rewrite import ChatRewriter, collect
+class Stuck:
+    name = "stuck"
+    def answer(self, messages):
+        time.sleep(60)
+for found in collect(ChatRewriter(Stuck()), ["a fox"], sys.argv[1], workers=2):
+    pass
+"""
+
+
+def test_an_interrupted_run_ends_at_once(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, str(tmp_path / "p.jsonl")], stderr=subprocess.PIPE)
+    while not (tmp_path / "p.jsonl").exists():
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert b"KeyboardInterrupt" in process.communicate(timeout=10)[1]

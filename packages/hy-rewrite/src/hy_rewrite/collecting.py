@@ -5,11 +5,12 @@ What is written stays: each pair is one line, written at once; a run that is kil
 
 import json
 import os
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import Empty, Queue
 from typing import IO
 
 from hy_rewrite.errors import RewriteError, RewriterUnavailable
@@ -92,12 +93,10 @@ def collect(
     file = Path(file)
     rejected = file.with_suffix(".rejected.jsonl")
     rejected.unlink(missing_ok=True)
-    with _appending(file) as stream, _pool(workers) as pool:
-        futures: dict[Future[Rewrite], str] = {pool.submit(rewriter.explain, prompt): prompt for prompt in prompts}
+    with _appending(file) as stream, _each(rewriter, prompts, workers) as results:
         unanswered = 0
-        for future in as_completed(futures):
-            prompt = futures.pop(future)
-            found, versions, answered = _outcome(future, prompt, rewriter.options)
+        for prompt, result in results:
+            found, versions, answered = _outcome(prompt, result, rewriter.options)
             if found.pair is not None:
                 _write(stream, found.pair.line())
             else:
@@ -110,12 +109,12 @@ def collect(
                 raise RewriterUnavailable(f"{GIVE_UP} prompts in a row got no answer; the last one: {found.reason}")
 
 
-def _outcome(future: Future[Rewrite], prompt: str, options: Options) -> tuple[Collected, list[object], bool]:
+def _outcome(prompt: str, result: Rewrite | Exception, options: Options) -> tuple[Collected, list[object], bool]:
     """What became of a prompt, its versions, and whether the model answered."""
-    try:
-        result = future.result()
-    except RewriteError as error:
-        return Collected(prompt=prompt, reason=str(error)), [], not isinstance(error, RewriterUnavailable)
+    if isinstance(result, RewriteError):
+        return Collected(prompt=prompt, reason=str(result)), [], not isinstance(result, RewriterUnavailable)
+    if isinstance(result, Exception):
+        raise result
     if result.fallback is not None:
         return Collected(prompt=prompt, reason=result.fallback), [asdict(one) for one in result.rounds], True
     pair = Pair(prompt=prompt, fields=result.fields, mode=options.mode, language=options.language, by=result.by)
@@ -123,13 +122,32 @@ def _outcome(future: Future[Rewrite], prompt: str, options: Options) -> tuple[Co
 
 
 @contextmanager
-def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that begin nothing more once the block is left."""
-    pool = ThreadPoolExecutor(workers)
+def _each(
+    rewriter: ChatRewriter, prompts: Sequence[str], workers: int
+) -> Iterator[Iterator[tuple[str, Rewrite | Exception]]]:
+    """Rewrite prompts in threads, which begin nothing more once the block is left, and which nothing waits for."""
+    waiting, done = Queue[str](), Queue[tuple[str, Rewrite | Exception]]()
+    for prompt in prompts:
+        waiting.put(prompt)
+    left = threading.Event()
+
+    def work() -> None:
+        while not left.is_set():
+            try:
+                prompt = waiting.get_nowait()
+            except Empty:
+                return
+            try:
+                done.put((prompt, rewriter.explain(prompt)))
+            except Exception as error:
+                done.put((prompt, error))
+
+    for _ in range(workers):
+        threading.Thread(target=work, daemon=True).start()
     try:
-        yield pool
+        yield (done.get() for _ in prompts)
     finally:
-        pool.shutdown(cancel_futures=True)
+        left.set()
 
 
 @contextmanager
