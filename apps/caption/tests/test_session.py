@@ -179,6 +179,13 @@ def test_a_server_that_is_gone_stops_the_run_after_some_clips(shards, stub, monk
     assert len(lines()) == 3
 
 
+def test_a_captioner_that_would_end_the_thread_does_not_hang_the_run(shards, stub):
+    stub.fails = {"c1": SystemExit(3), "c2": KeyboardInterrupt()}
+    assert main(["shards", "--captioner", "stub", "--workers", "2"]) == 1
+    assert {line["key"] for line in lines() if "error" in line} == {"c1", "c2"}
+    assert len(captions()) == 3
+
+
 def test_bad_clips_in_a_row_stop_nothing(shards, stub, monkeypatch):
     monkeypatch.setattr(session, "_IN_A_ROW", 2)
     stub.fails = {"every": CaptionError("bad clip")}
@@ -217,6 +224,7 @@ def test_a_run_that_is_ended_keeps_what_it_has(shards, server, end):
 
 def test_two_runs_do_not_write_one_file(shards, stub, monkeypatch):
     def meanwhile(sample):
+        monkeypatch.setattr(stub, "caption", lambda sample: {"short": "x"})
         with pytest.raises(CaptionCommandError, match="being written by another process"):
             main(["shards", "--captioner", "stub"])
         return {"short": "x"}

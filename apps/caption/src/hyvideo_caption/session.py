@@ -90,7 +90,7 @@ class _Outcome:
 
     key: str
     caption: Mapping[str, Any] = field(default_factory=dict)
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 def _describe(
@@ -127,7 +127,7 @@ def _attempt(captioner: Captioner, clip: Clip) -> _Outcome:
     """Read and describe one clip."""
     try:
         return _Outcome(key=clip.key, caption=caption_from(captioner.caption(clip.load()), clip.key).to_mapping())
-    except Exception as error:  # a captioner is a stranger's code: whatever it does costs this clip only
+    except BaseException as error:  # a captioner is a stranger's code, and a thread that it ends is waited for in vain
         return _Outcome(key=clip.key, error=error)
 
 

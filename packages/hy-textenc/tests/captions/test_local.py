@@ -110,6 +110,7 @@ def test_garbage_is_sent_back_once_and_then_refused(captioner, asked, sample):
     assert first.endswith("assistant:")
     assert "These are 3 of the 20 frames" in first
     assert second.startswith(first)
+    assert second.count("You describe video clips") == 1
     assert "user:That answer can't be used: the caption is " in second
 
 
