@@ -137,6 +137,13 @@ def test_a_batch_gives_what_each_prompt_gives_alone(llava, images, with_images):
         check_equal(alone.tokens_BSD[0], together.tokens_BSD[index])
 
 
+def test_a_picture_of_another_mode_is_read_as_rgb(llava, images):
+    encoder = MLLMEncoder(llava)
+    opaque = images[0].convert("RGBA")
+    found, expected = (encoder.encode(["a cat"], [image]) for image in (opaque, images[0]))
+    assert torch.equal(found.tokens_BSD, expected.tokens_BSD)
+
+
 def test_another_image_gives_other_states_to_image_and_text(llava, images):
     first, second = (MLLMEncoder(llava).encode(["a cat"], [image]).tokens_BSD[0] for image in images[:2])
     assert (first[:4] - second[:4]).abs().max() > 1e-3

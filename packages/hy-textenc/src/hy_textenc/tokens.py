@@ -40,8 +40,8 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    # What tokenizer.json says is all of it. A class of its own, which older configurations name, may know better: the
-    # one of Llama would split Llama 3's text as Llama 2's.
+    # tokenizer.json says all of it. The class that an old configuration names may know better: in transformers 5.4 that
+    # of Llama splits Llama 3's text as Llama 2's.
     loader = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     try:
         tokenizer = loader.from_pretrained(folder, local_files_only=True)
