@@ -51,15 +51,15 @@ def test_a_backbone_gives_the_same_from_cached_states(kind, tmp_path):
     latent_BCTHW = torch.randn(len(PROMPTS), channels, 2, 4, 4)
     timestep_B = torch.linspace(10, 900, len(PROMPTS))
     expected = model(latent_BCTHW, timestep_B, encoder.encode(PROMPTS))
-    for _ in range(2):
-        cached = CachedTextEncoder(encoder, TensorStore(tmp_path))
-        text = cached.encode(PROMPTS)
+    first, cached = (CachedTextEncoder(encoder, TensorStore(tmp_path)) for _ in range(2))
+    for text in (first.encode(PROMPTS), cached.encode(PROMPTS)):
         assert text.tokens_BSD.shape[1] == 8, "the longest prompt has 8 tokens, the encoder gives 12 columns"
         found = model(latent_BCTHW, timestep_B, text)
         if kind == "dit":
             assert torch.equal(found, expected)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    assert cached.hits == len(PROMPTS)
+    assert (first.misses, cached.hits) == (len(PROMPTS), len(PROMPTS))
+    text = cached.encode(PROMPTS)
     alone = model(latent_BCTHW[:1], timestep_B[:1], cached.encode(PROMPTS[:1]))
     torch.testing.assert_close(alone, expected[:1], rtol=0, atol=1e-5)
     lacking = TextTokens(text.tokens_BSD[:, :3], text.mask_BS[:, :3], text.pooled_BD)

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from hy_plugins import Plugins
+from hy_plugins.protocols import TextEncoder
 from hy_textenc import load_text_encoder
-from hy_textenc.cached import IdentifiedEncoder
 from hy_textenc.folders import CLIP_FOLDERS, MLLM_FOLDERS
 from hy_weights import located_folder
 
@@ -30,13 +30,13 @@ class EncoderPlace:
     dtype: torch.dtype | None
     settings: Mapping[str, str]
 
-    def load(self, device: str) -> IdentifiedEncoder:
+    def load(self, device: str) -> TextEncoder:
         """Load it to a device, where it stays.
 
         Raises:
             HyError, CheckpointError: a file is missing, damaged, or doesn't fit.
         """
-        encoder: Any = self._made(device)
+        encoder = self._made(device)
         if hasattr(encoder, "load"):  # weights that would be read by the first prompt: a fault is none of that prompt's
             encoder.load()
         return encoder
@@ -45,7 +45,7 @@ class EncoderPlace:
         """Say what decides its states."""
         return dict(self._made("cpu").identity)
 
-    def _made(self, device: str) -> IdentifiedEncoder:
+    def _made(self, device: str) -> Any:
         try:
             return load_text_encoder(self.path, self.dtype, device, offload="none", **self.settings)
         except TypeError as error:

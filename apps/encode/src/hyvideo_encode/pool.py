@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -48,9 +50,11 @@ class Pool(Generic[T]):
             CheckpointError: the encoder can't be loaded.
         """
         try:
-            self._pending[self._executor.submit(worker.encode, prompts)] = ticket
+            with _uninterrupted():
+                future = self._executor.submit(worker.encode, prompts)
         except BrokenProcessPool as error:
             raise _died() from error
+        self._pending[future] = ticket
         yield from self._done(wait_for_all=False)
 
     def drain(self) -> Iterator[tuple[T, Outcome]]:
@@ -75,6 +79,19 @@ class Pool(Generic[T]):
                 except BrokenProcessPool as error:
                     raise _died() from error
                 yield ticket, outcome
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C off until the block ends; a process that starts in it never hears of one."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _died() -> EncodeError:

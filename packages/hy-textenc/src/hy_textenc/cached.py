@@ -9,10 +9,11 @@ Shapes: B batch, S text tokens, D width.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from hy_plugins import TextTokens
+from hy_plugins.protocols import TextEncoder
 from hy_weights import TensorStore, content_key, tensors_sha256
 from hy_weights.finite import is_finite
 from torch import Tensor
@@ -25,19 +26,6 @@ _WHAT = "text states/1"
 Entry = dict[str, Tensor]
 
 
-class IdentifiedEncoder(Protocol):
-    """A text encoder that can say what decides its states; kind `text_encoder` has `encode` alone."""
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """JSON values, equal for two encoders only if their states are: weights by digest, templates, settings."""
-        ...
-
-    def encode(self, prompts: Sequence[str]) -> TextTokens:
-        """Encode B prompts; an encoder that reads pictures takes them as a second argument, `images`."""
-        ...
-
-
 class CachedTextEncoder:
     """A text encoder that looks each prompt up before it encodes it.
 
@@ -45,7 +33,9 @@ class CachedTextEncoder:
     its identity, which is asked for at every call.
 
     Args:
-        encoder: an encoder with an `identity`; or what loads one, called at the first prompt that is not found.
+        encoder: an encoder with an `identity`: a mapping of JSON values that is equal for two encoders only if their
+            states are, made of the weights' digest, templates and settings. Or what loads one, called at the first
+            prompt that is not found. If it reads pictures, it takes them as a second argument.
         store: where states are kept. Where it can't be written to, the encoder works on without.
         identity: of the encoder that will be loaded, so that nothing is loaded where everything is found. Without it,
             the encoder itself is asked.
@@ -58,7 +48,7 @@ class CachedTextEncoder:
 
     def __init__(
         self,
-        encoder: IdentifiedEncoder | Callable[[], IdentifiedEncoder],
+        encoder: TextEncoder | Callable[[], TextEncoder],
         store: TensorStore,
         *,
         identity: Mapping[str, Any] | None = None,
@@ -69,7 +59,7 @@ class CachedTextEncoder:
         self.hits = self.misses = 0
         self._identity = identity
         self._source = encoder
-        self._encoder: IdentifiedEncoder | None = None
+        self._encoder: TextEncoder | None = None
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -128,7 +118,7 @@ class CachedTextEncoder:
             for prompt, digest in zip(prompts, digests, strict=True)
         ]
 
-    def load(self) -> IdentifiedEncoder:
+    def load(self) -> TextEncoder:
         """Give the encoder, which is loaded if it isn't yet.
 
         Raises:
@@ -136,7 +126,7 @@ class CachedTextEncoder:
         """
         if self._encoder is None:
             source: Any = self._source
-            encoder: IdentifiedEncoder = source if hasattr(source, "encode") else source()  # modules are callable too
+            encoder: TextEncoder = source if hasattr(source, "encode") else source()  # modules are callable too
             found = _identity_of(encoder)
             if self._identity is not None and content_key(found) != content_key(self._identity):
                 different = sorted(
@@ -160,7 +150,7 @@ class CachedTextEncoder:
         return entries
 
 
-def _identity_of(encoder: IdentifiedEncoder) -> Mapping[str, Any]:
+def _identity_of(encoder: TextEncoder) -> Mapping[str, Any]:
     identity = getattr(encoder, "identity", None)
     if not isinstance(identity, Mapping):
         raise TextEncoderError(
