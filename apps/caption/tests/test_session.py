@@ -273,5 +273,5 @@ def test_what_is_wrong_is_said_and_nothing_is_lost(shards, footage, argv, error,
 def test_options_are_listed(capsys):
     assert main(["--captioner", "vlm-server", "--list-options"]) == 0
     shown = capsys.readouterr().out
-    assert "--base_url" in shown
+    assert shown.startswith("  --base_url BASE_URL   of the API")
     assert "type: int, default: 8" in shown

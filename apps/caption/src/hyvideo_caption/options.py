@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import io
 from collections.abc import Mapping, Sequence
+from itertools import dropwhile
 from typing import Any
 
 from hy_plugins import Plugins
@@ -39,7 +40,7 @@ def make_captioner(name: str, options: Sequence[str]) -> tuple[Captioner, Mappin
     try:
         parsed = parser.parse_args([f"--{option}={value}" for option, _, value in pairs])
     except ArgumentError as error:
-        raise CaptionCommandError(f"captioner '{name}': {error}") from error
+        raise CaptionCommandError(f"captioner '{name}': {' '.join(str(error).split())}") from error
     given = {option: parsed[option] for option, _, _ in pairs}
     return target(**given), given
 
@@ -53,8 +54,8 @@ def told_options(name: str) -> str:
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         _parser(Plugins().load("captioner", name)).print_help()
-    lines = text.getvalue().splitlines()
-    return "\n".join(line for line in lines if line.startswith("  --") or line.startswith("      "))
+    lines = dropwhile(lambda line: not line.startswith("  --"), text.getvalue().splitlines())
+    return "\n".join(lines)
 
 
 def _parser(target: Any) -> ArgumentParser:

@@ -13,6 +13,7 @@ from hy_textenc.captions import CaptionerError, CaptionError, LocalCaptioner
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.decoders import ByteLevel
 from transformers import (
+    CLIPImageProcessor,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -20,7 +21,6 @@ from transformers import (
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}:"
@@ -42,7 +42,7 @@ def build(folder, chat_template=TEMPLATE):
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", extra_special_tokens={}
     )
     fast.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    images = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    images = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
     processor = LlavaProcessor(
         images, fast, patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1,
         chat_template=chat_template,
