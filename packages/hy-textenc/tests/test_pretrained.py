@@ -8,7 +8,7 @@ import pytest
 import torch
 from hy_plugins.protocols import TextEncoder
 from hy_textenc import CLIPTextEncoder, HunyuanVideoTextEncoder, MLLMEncoder, T5Encoder, TextEncoderError, quantization
-from hy_textenc.testing import write_clip_tokenizer, write_llama_tokenizer
+from hy_textenc.testing import write_clip_tokenizer, write_llama_tokenizer, write_text_parts
 from hy_weights import CheckpointError
 from safetensors.torch import load_file, save_file
 from transformers import LlamaModel
@@ -116,6 +116,19 @@ def test_identity_follows_the_files(llama, copied, change):
     assert MLLMEncoder(other).identity == MLLMEncoder(llama).identity
     change(other)
     assert MLLMEncoder(other).identity != MLLMEncoder(llama).identity
+
+
+def test_identity_follows_a_tokenizer_and_a_processor_that_lie_apart(tmp_path):
+    write_text_parts(tmp_path, images=True)
+    before = HunyuanVideoTextEncoder(tmp_path).identity
+    write_llama_tokenizer(tmp_path / "tokenizer", merges=150)
+    (tmp_path / "image_processor" / "preprocessor_config.json").write_text("{}")
+    after = HunyuanVideoTextEncoder(tmp_path).identity
+    assert {name for name, value in before["mllm"].items() if after["mllm"][name] != value} == {
+        "tokenizer",
+        "processor",
+    }
+    assert after["clip"] == before["clip"]
 
 
 def _change_a_weight(file):
