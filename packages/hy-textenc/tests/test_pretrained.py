@@ -7,7 +7,16 @@ import weakref
 import pytest
 import torch
 from hy_plugins.protocols import TextEncoder
-from hy_textenc import CLIPTextEncoder, HunyuanVideoTextEncoder, MLLMEncoder, T5Encoder, TextEncoderError, quantization
+from hy_textenc import (
+    IMAGE_TEMPLATES,
+    TEMPLATES,
+    CLIPTextEncoder,
+    HunyuanVideoTextEncoder,
+    MLLMEncoder,
+    T5Encoder,
+    TextEncoderError,
+    quantization,
+)
 from hy_textenc.testing import write_clip_tokenizer, write_llama_tokenizer, write_text_parts
 from hy_weights import CheckpointError
 from safetensors.torch import load_file, save_file
@@ -98,7 +107,8 @@ def test_identity_is_json_and_says_all_that_matters(llama, llava, pipeline, tmp_
     others = [MLLMEncoder(llama, **values).identity for values in settings]
     assert identity not in others
     assert identity["layer"] == -3
-    assert T5Encoder.name == "t5"
+    assert (identity["template"], identity["tokens"]) == (TEMPLATES["video"].sha256, 256)
+    assert (identity["image_template"], identity["image_tokens"]) == (IMAGE_TEMPLATES["video"].sha256, 256)
     assert {"processor"} == MLLMEncoder(llava).identity.keys() - identity.keys()
     assert HunyuanVideoTextEncoder(pipeline).identity.keys() == {"encoder", "mllm", "clip"}
 
