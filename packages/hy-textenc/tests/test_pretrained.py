@@ -7,8 +7,17 @@ import weakref
 import pytest
 import torch
 from hy_plugins.protocols import TextEncoder
-from hy_textenc import CLIPTextEncoder, HunyuanVideoTextEncoder, MLLMEncoder, T5Encoder, TextEncoderError, quantization
-from hy_textenc.testing import write_clip_tokenizer, write_llama_tokenizer
+from hy_textenc import (
+    IMAGE_TEMPLATES,
+    TEMPLATES,
+    CLIPTextEncoder,
+    HunyuanVideoTextEncoder,
+    MLLMEncoder,
+    T5Encoder,
+    TextEncoderError,
+    quantization,
+)
+from hy_textenc.testing import write_clip_tokenizer, write_llama_tokenizer, write_text_parts
 from hy_weights import CheckpointError
 from safetensors.torch import load_file, save_file
 from transformers import LlamaModel
@@ -98,7 +107,8 @@ def test_identity_is_json_and_says_all_that_matters(llama, llava, pipeline, tmp_
     others = [MLLMEncoder(llama, **values).identity for values in settings]
     assert identity not in others
     assert identity["layer"] == -3
-    assert T5Encoder.name == "t5"
+    assert (identity["template"], identity["tokens"]) == (TEMPLATES["video"].sha256, 256)
+    assert (identity["image_template"], identity["image_tokens"]) == (IMAGE_TEMPLATES["video"].sha256, 256)
     assert {"processor"} == MLLMEncoder(llava).identity.keys() - identity.keys()
     assert HunyuanVideoTextEncoder(pipeline).identity.keys() == {"encoder", "mllm", "clip"}
 
@@ -116,6 +126,19 @@ def test_identity_follows_the_files(llama, copied, change):
     assert MLLMEncoder(other).identity == MLLMEncoder(llama).identity
     change(other)
     assert MLLMEncoder(other).identity != MLLMEncoder(llama).identity
+
+
+def test_identity_follows_a_tokenizer_and_a_processor_that_lie_apart(tmp_path):
+    write_text_parts(tmp_path, images=True)
+    before = HunyuanVideoTextEncoder(tmp_path).identity
+    write_llama_tokenizer(tmp_path / "tokenizer", merges=150)
+    (tmp_path / "image_processor" / "preprocessor_config.json").write_text("{}")
+    after = HunyuanVideoTextEncoder(tmp_path).identity
+    assert {name for name, value in before["mllm"].items() if after["mllm"][name] != value} == {
+        "tokenizer",
+        "processor",
+    }
+    assert after["clip"] == before["clip"]
 
 
 def _change_a_weight(file):
