@@ -4,7 +4,9 @@ import pytest
 import torch
 from hy_plugins.testing import TextEncoderContract
 from hy_textenc import CLIPTextEncoder, TextEncoderError
-from hy_textenc.testing import write_clip, write_clip_tokenizer
+from hy_textenc.testing import CLIP_SPECIALS, write_clip, write_clip_tokenizer
+from hy_textenc.tokens import load_tokenizer
+from tokenizers import pre_tokenizers
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPVisionConfig, PreTrainedTokenizerFast
 
 PROMPTS = ["a red ball", "", "猫 🐈 {}", "x" * 100]
@@ -43,12 +45,29 @@ def test_a_whole_clip_will_do(clip, tmp_path):
     text = CLIPTextModel.from_pretrained(clip)
     vision = CLIPVisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     whole = CLIPModel(CLIPConfig(text_config=text.config.to_dict(), vision_config=vision.to_dict(), projection_dim=12))
-    whole.text_model.load_state_dict(text.state_dict())
+    whole.text_model.load_state_dict(getattr(text, "text_model", text).state_dict())  # older releases wrap it
     whole.save_pretrained(tmp_path)
     write_clip_tokenizer(tmp_path)
     encoder = CLIPTextEncoder(tmp_path)
     assert torch.equal(encoder.encode(["a"]).pooled_BD, CLIPTextEncoder(clip).encode(["a"]).pooled_BD)
     assert not [name for name, _ in encoder.named_parameters() if "vision" in name]
+
+
+def test_a_vocabulary_and_its_merges_are_a_tokenizer_too(clip, tmp_path):
+    """As diffusers' pipelines have CLIP's."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    names = [*letters, *(letter + "</w>" for letter in letters), "re", "red</w>", *CLIP_SPECIALS]
+    start, end = CLIP_SPECIALS
+    roles = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": end}
+    (tmp_path / "vocab.json").write_text(json.dumps({name: index for index, name in enumerate(names)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nr e\nre d</w>\n")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer", **roles}))
+    tokenizer = load_tokenizer(tmp_path)
+    write_clip(tmp_path, tokenizer)
+    encoder = CLIPTextEncoder(tmp_path)
+    ids = encoder.tokenizer("A Red  i")["input_ids"]
+    assert [names[index] for index in ids] == [start, "a</w>", "red</w>", "i</w>", end]
+    assert encoder.encode(["a red", ""]).mask_BS.sum(dim=1).tolist() == [4, 2]
 
 
 def test_the_end_token_of_old_configurations_is_the_highest(clip, tmp_path):

@@ -5,7 +5,6 @@ import pytest
 import torch
 from hy_plugins.testing import TextEncoderContract
 from hy_textenc import IMAGE_TEMPLATES, TEMPLATES, MLLMEncoder, TextEncoderError
-from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPImageProcessorPil,
     LlamaForCausalLM,
@@ -70,10 +69,7 @@ def test_the_last_layers_and_the_norm_are_not_in_memory(llama, llava):
 
 def test_a_whole_llava_reads_texts_with_its_language_model(llava, llama, copied):
     other = copied(llama)
-    tensors = load_file(llava / "model.safetensors")
-    start = "language_model.model."
-    language = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
-    save_file(language, other / "model.safetensors", {"format": "pt"})
+    LlavaForConditionalGeneration.from_pretrained(llava).model.language_model.save_pretrained(other)
     alone, whole = MLLMEncoder(other).encode(["a cat"]), MLLMEncoder(llava).encode(["a cat"])
     assert torch.equal(alone.tokens_BSD, whole.tokens_BSD)
 
@@ -139,6 +135,13 @@ def test_a_batch_gives_what_each_prompt_gives_alone(llava, images, with_images):
         alone = encoder.encode([prompt], pictures and [pictures[index]])
         assert torch.equal(alone.mask_BS[0], together.mask_BS[index])
         check_equal(alone.tokens_BSD[0], together.tokens_BSD[index])
+
+
+def test_a_picture_of_another_mode_is_read_as_rgb(llava, images):
+    encoder = MLLMEncoder(llava)
+    opaque = images[0].convert("RGBA")
+    found, expected = (encoder.encode(["a cat"], [image]) for image in (opaque, images[0]))
+    assert torch.equal(found.tokens_BSD, expected.tokens_BSD)
 
 
 def test_another_image_gives_other_states_to_image_and_text(llava, images):

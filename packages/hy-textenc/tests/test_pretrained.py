@@ -8,7 +8,7 @@ import pytest
 import torch
 from hy_plugins.protocols import TextEncoder
 from hy_textenc import CLIPTextEncoder, HunyuanVideoTextEncoder, MLLMEncoder, T5Encoder, TextEncoderError, quantization
-from hy_textenc.testing import write_clip_tokenizer, write_llama_tokenizer
+from hy_textenc.testing import write_clip_tokenizer, write_llama_tokenizer, write_text_parts
 from hy_weights import CheckpointError
 from safetensors.torch import load_file, save_file
 from transformers import LlamaModel
@@ -31,6 +31,12 @@ def test_weights_are_read_at_the_first_use_and_frozen(encoder, fixture, width, r
     half = encoder(request.getfixturevalue(fixture), dtype=torch.bfloat16).encode(["a cat"])
     assert half.tokens_BSD.dtype == torch.bfloat16
     torch.testing.assert_close(half.tokens_BSD.float(), text.tokens_BSD, rtol=0.1, atol=0.3)
+
+
+@pytest.mark.parametrize(("encoder", "fixture"), [(MLLMEncoder, "llama"), (CLIPTextEncoder, "clip"), (T5Encoder, "t5")])
+def test_half_a_character_is_refused(encoder, fixture, request):
+    with pytest.raises(TextEncoderError, match=r"prompt 1 is no text: .*'\\ud800'.* surrogates not allowed"):
+        encoder(request.getfixturevalue(fixture)).encode(["a", "half \ud800"])
 
 
 def test_results_may_be_part_of_a_loss(llama):
@@ -110,6 +116,19 @@ def test_identity_follows_the_files(llama, copied, change):
     assert MLLMEncoder(other).identity == MLLMEncoder(llama).identity
     change(other)
     assert MLLMEncoder(other).identity != MLLMEncoder(llama).identity
+
+
+def test_identity_follows_a_tokenizer_and_a_processor_that_lie_apart(tmp_path):
+    write_text_parts(tmp_path, images=True)
+    before = HunyuanVideoTextEncoder(tmp_path).identity
+    write_llama_tokenizer(tmp_path / "tokenizer", merges=150)
+    (tmp_path / "image_processor" / "preprocessor_config.json").write_text("{}")
+    after = HunyuanVideoTextEncoder(tmp_path).identity
+    assert {name for name, value in before["mllm"].items() if after["mllm"][name] != value} == {
+        "tokenizer",
+        "processor",
+    }
+    assert after["clip"] == before["clip"]
 
 
 def _change_a_weight(file):

@@ -24,6 +24,10 @@ def test_a_prompt_is_data(prompt):
         assert whole[len(template.prefix) : len(whole) - len(template.suffix)] == prompt
 
 
+def test_braces_of_a_template_are_its_own():
+    assert PromptTemplate('{"role": "user"} {}', kept=8).around("{0}") == '{"role": "user"} {0}'
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

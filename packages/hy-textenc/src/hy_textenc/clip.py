@@ -74,8 +74,9 @@ class CLIPTextEncoder(PretrainedEncoder):
         self._warn_of_cut([most - length for most in tokens.lengths], length - 2)
         with self._in_use() as model:
             # Attention looks back only: the padding behind the end token needs no mask to stay unseen.
-            output = model(input_ids=tokens.ids_BS.to(self.device))
-        return TextTokens(output.last_hidden_state, tokens.mask_BS.to(self.device), output.pooler_output)
+            output = model(input_ids=tokens.ids_BS.to(model.device))
+        states_BSD = output.last_hidden_state
+        return TextTokens(states_BSD, tokens.mask_BS.to(states_BSD.device), output.pooler_output)
 
     def _read_model(self) -> nn.Module:
         from transformers import CLIPTextModel

@@ -125,24 +125,23 @@ class MLLMEncoder(PretrainedEncoder):
         self._warn_of_prompts(framing, tokens, read)
         with self._in_use() as model:
             language = model.language_model if self.config.model_type == "llava" else model
-            states_BSD = _states(language, tokens.ids_BS.to(self.device), tokens.mask_BS.to(self.device))
+            states_BSD = _states(language, tokens.ids_BS, tokens.mask_BS)
         start = framing.crop_start
-        return TextTokens(states_BSD[:, start:].contiguous(), tokens.mask_BS[:, start:].to(self.device))
+        return TextTokens(states_BSD[:, start:].contiguous(), tokens.mask_BS[:, start:].to(states_BSD.device))
 
     def _encode_with_images(self, prompts: Sequence[str], images: "Sequence[Image]") -> TextTokens:
         framing = self._image_framing(prompts, images)
         pixels_BCHW = self._pixels(images)
         tokens = self._tokenize(framing, prompts)
         image_at, count = framing.image_at or 0, self._tokens_per_image
-        ids_BS = _expanded(tokens.ids_BS, image_at, count).to(self.device)
-        mask_BS = _expanded(tokens.mask_BS, image_at, count).to(self.device)
+        ids_BS, mask_BS = (_expanded(values_BS, image_at, count) for values_BS in (tokens.ids_BS, tokens.mask_BS))
         with self._in_use() as model:
-            states_BSD = _states(model, ids_BS, mask_BS, pixel_values=pixels_BCHW.to(self.device))
+            states_BSD = _states(model, ids_BS, mask_BS, pixel_values=pixels_BCHW)
         headers = [framing.header(length) for length in tokens.lengths]
         self._warn_of_prompts(framing, tokens, [start - framing.crop_start for start, _ in headers])
         image, more = slice(image_at, image_at + count, self.interleave), count - 1
         text = [(framing.crop_start + more, start + more, end + more) for start, end in headers]
-        return TextTokens(_kept(states_BSD, image, text), _kept(mask_BS, image, text))
+        return TextTokens(_kept(states_BSD, image, text), _kept(mask_BS.to(states_BSD.device), image, text))
 
     def _tokenize(self, framing: Framing, prompts: Sequence[str]) -> Tokens:
         return tokenize(self.tokenizer, [framing.template.around(prompt) for prompt in prompts], framing.length)
@@ -209,11 +208,12 @@ class MLLMEncoder(PretrainedEncoder):
 
 
 def _states(model: Any, ids_BS: Tensor, mask_BS: Tensor, **inputs: Tensor) -> Tensor:
-    """Hidden states [B, S, D] after the last layer that was read."""
-    # Only padding sees that it all stands at position 1; the released code's padding does so with images.
-    if inputs:
+    """Hidden states [B, S, D] after the last layer that was read, on the model's device."""
+    if inputs:  # only padding sees that it all stands at position 1; the released code's padding does so with images
         inputs["position_ids"] = (mask_BS.cumsum(dim=1) - 1).masked_fill(~mask_BS, 1)
-    return model(input_ids=ids_BS, attention_mask=mask_BS.long(), use_cache=False, **inputs).last_hidden_state
+    inputs |= {"input_ids": ids_BS, "attention_mask": mask_BS.long()}
+    there = {name: values.to(model.device) for name, values in inputs.items()}
+    return model(**there, use_cache=False).last_hidden_state
 
 
 def _expanded(values_BS: Tensor, at: int, count: int) -> Tensor:

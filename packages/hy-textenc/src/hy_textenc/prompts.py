@@ -16,3 +16,16 @@ def require_prompts(prompts: Sequence[str]) -> None:
     for index, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             raise TextEncoderError(f"prompt {index} is a {type(prompt).__name__}; a prompt is a string")
+
+
+def require_characters(prompts: Sequence[str]) -> None:
+    """Refuse what no tokenizer can read: half of a surrogate pair, as of a file name that is not UTF-8.
+
+    Raises:
+        TextEncoderError: a prompt holds one.
+    """
+    for index, prompt in enumerate(prompts):
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise TextEncoderError(f"prompt {index} is no text: {error}") from error

@@ -1,4 +1,4 @@
-"""T5's encoder: the text of the scaling-law family (paper section 4.4.1) and of the audio model.
+"""T5's encoder: the text of the scaling-law family (paper section 4.4) and of the audio model.
 
 Shapes: B batch, S text tokens, D width.
 """
@@ -74,10 +74,12 @@ class T5Encoder(PretrainedEncoder):
         require_prompts(prompts)
         tokens = tokenize(self.tokenizer, prompts, self.max_tokens)
         self._warn_of_cut([length - self.max_tokens for length in tokens.lengths], self.max_tokens - 1)
-        mask_BS = tokens.mask_BS.to(self.device)
         with self._in_use() as model:
-            states_BSD = model(input_ids=tokens.ids_BS.to(self.device), attention_mask=mask_BS.long())
-        return TextTokens(states_BSD.last_hidden_state, mask_BS)
+            mask_BS = tokens.mask_BS.to(model.device)
+            states_BSD = model(
+                input_ids=tokens.ids_BS.to(model.device), attention_mask=mask_BS.long()
+            ).last_hidden_state
+        return TextTokens(states_BSD, mask_BS)
 
     def _read_model(self) -> nn.Module:
         import transformers

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from hy_textenc.errors import TextEncoderError
+from hy_textenc.prompts import require_characters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,8 +40,8 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    # What tokenizer.json says is all of it. A class of its own, which older configurations name, may know better: the
-    # one of Llama would split Llama 3's text as Llama 2's.
+    # tokenizer.json says all of it. The class that an old configuration names may know better: in transformers 5.4 that
+    # of Llama splits Llama 3's text as Llama 2's.
     loader = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     try:
         tokenizer = loader.from_pretrained(folder, local_files_only=True)
@@ -55,7 +56,12 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
 
 def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], length: int) -> Tokens:
-    """Tokenize texts to `length` tokens each, special ones that the tokenizer adds among them."""
+    """Tokenize texts to `length` tokens each, special ones that the tokenizer adds among them.
+
+    Raises:
+        TextEncoderError: a text is no Unicode.
+    """
+    require_characters(texts)
     lengths = [len(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]]
     padded = tokenizer(
         list(texts),
