@@ -37,6 +37,8 @@ def test_weights_are_read_at_the_first_use_and_frozen(encoder, fixture, width, r
     assert not text.tokens_BSD.requires_grad
     assert not made.model.training
     assert not [name for name, parameter in made.named_parameters() if parameter.requires_grad]
+    made.model.requires_grad_(True)  # as a module around it may do
+    assert not made.encode(["a cat"]).tokens_BSD.requires_grad
     half = encoder(request.getfixturevalue(fixture), dtype=torch.bfloat16).encode(["a cat"])
     assert half.tokens_BSD.dtype == torch.bfloat16
     torch.testing.assert_close(half.tokens_BSD.float(), text.tokens_BSD, rtol=0.1, atol=0.3)
