@@ -7,7 +7,16 @@ import weakref
 import pytest
 import torch
 from hy_plugins.protocols import TextEncoder
-from hy_textenc import CLIPTextEncoder, HunyuanVideoTextEncoder, MLLMEncoder, T5Encoder, TextEncoderError, quantization
+from hy_textenc import (
+    IMAGE_TEMPLATES,
+    TEMPLATES,
+    CLIPTextEncoder,
+    HunyuanVideoTextEncoder,
+    MLLMEncoder,
+    T5Encoder,
+    TextEncoderError,
+    quantization,
+)
 from hy_textenc.testing import write_clip_tokenizer, write_llama_tokenizer, write_text_parts
 from hy_weights import CheckpointError
 from safetensors.torch import load_file, save_file
@@ -28,6 +37,8 @@ def test_weights_are_read_at_the_first_use_and_frozen(encoder, fixture, width, r
     assert not text.tokens_BSD.requires_grad
     assert not made.model.training
     assert not [name for name, parameter in made.named_parameters() if parameter.requires_grad]
+    made.model.requires_grad_(True)  # as a module around it may do
+    assert not made.encode(["a cat"]).tokens_BSD.requires_grad
     half = encoder(request.getfixturevalue(fixture), dtype=torch.bfloat16).encode(["a cat"])
     assert half.tokens_BSD.dtype == torch.bfloat16
     torch.testing.assert_close(half.tokens_BSD.float(), text.tokens_BSD, rtol=0.1, atol=0.3)
@@ -98,7 +109,8 @@ def test_identity_is_json_and_says_all_that_matters(llama, llava, pipeline, tmp_
     others = [MLLMEncoder(llama, **values).identity for values in settings]
     assert identity not in others
     assert identity["layer"] == -3
-    assert T5Encoder.name == "t5"
+    assert (identity["template"], identity["tokens"]) == (TEMPLATES["video"].sha256, 256)
+    assert (identity["image_template"], identity["image_tokens"]) == (IMAGE_TEMPLATES["video"].sha256, 256)
     assert {"processor"} == MLLMEncoder(llava).identity.keys() - identity.keys()
     assert HunyuanVideoTextEncoder(pipeline).identity.keys() == {"encoder", "mllm", "clip"}
 
