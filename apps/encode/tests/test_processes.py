@@ -16,7 +16,14 @@ import torch
 from hy_textenc import CachedTextEncoder
 from hy_weights import TensorStore
 
-COMMAND = [sys.executable, "-c", "import sys; from hy_plugins.cli import main; sys.exit(main())", "encode"]
+# A shell's background jobs, and what they start, do not hear Ctrl-C: the tests may be one.
+CODE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from hy_plugins.cli import main
+sys.exit(main())
+"""
+COMMAND = [sys.executable, "-c", CODE, "encode"]
 OPTIONS = ["--encoder", "checkpoint", "--store", "states", "--device", "cpu", "--workers", "2", "--batch-size", "1"]
 LIMIT = 100
 
