@@ -1,7 +1,7 @@
 """The VAE's training on real footage, on CPUs: the recipe `vae/tiny`, and what `vae/finetune-tiling` does to seams.
 
-    uv run benchmarks/vae_training.py tiny --room runs/vae --out benchmarks/results/vae-training
-    uv run benchmarks/vae_training.py tiling --weights runs/vae/tiny/runs/vae-tiny/model --out benchmarks/results/vae-tiling
+    uv run benchmarks/vae_training.py tiny --room runs --out benchmarks/results/vae-training
+    uv run benchmarks/vae_training.py tiling --weights runs/tiny/runs/vae-tiny/model --out benchmarks/results/vae-tiling
 
 Each writes its figures (`.json`) and their plot (`.png`), in less than half an hour on two cores. The finetuning is run
 twice, with tiles at random and, as a control, without any: what only the first one gains is the tiles'. By default it

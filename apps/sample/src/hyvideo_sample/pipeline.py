@@ -103,7 +103,9 @@ class Pipeline:
 
     def _encode(self, prompts: list[str]) -> list[TextTokens]:
         with self.stages.stage("load the text encoder"):
-            encoder = load_text_encoder(self.checkpoint.parts.text_encoder, **self._format(), **self._reading())
+            encoder: Any = load_text_encoder(self.checkpoint.parts.text_encoder, **self._format(), **self._reading())
+            if hasattr(encoder, "load"):  # else its first prompt would
+                encoder.load()
         with self.stages.stage("encode the prompt"), warnings.catch_warnings(record=True) as notes:
             texts = [encoder.encode([prompt]) for prompt in prompts]
         for note in notes:  # a prompt that was cut, say; as Python prints warnings, few would read it
