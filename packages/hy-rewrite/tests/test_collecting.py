@@ -186,8 +186,9 @@ def test_stopping_early_asks_nothing_more(tmp_path):
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
 from hy_rewrite import ChatRewriter, collect
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell begin deaf to it
 class Stuck:
     name = "stuck"
     def answer(self, messages):
