@@ -1,6 +1,7 @@
 import json
 import shutil
 import threading
+import time
 
 import pytest
 import torch
@@ -89,15 +90,27 @@ def test_thinking_aloud_is_switched_off(model):
     assert rendered(tokenizer, ASK) == "quiet"
 
 
-def test_several_threads_get_what_one_gets(model):
+def test_threads_take_turns(model, monkeypatch):
     chat = LocalChat(str(model), **TINY)
-    alone, found = chat.answer(ASK), []
+    alone, generate = chat.answer(ASK), chat.model.generate
+    found, running, most = [], [], []
+
+    def watched(*given, **named):
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.02)
+        answer = generate(*given, **named)
+        running.pop()
+        return answer
+
+    monkeypatch.setattr(chat.model, "generate", watched)
     threads = [threading.Thread(target=lambda: found.append(chat.answer(ASK))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert found == [alone] * 4
+    assert max(most) == 1
 
 
 def test_a_dialogue_that_is_too_long_is_said(model):

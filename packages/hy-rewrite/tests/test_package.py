@@ -4,7 +4,7 @@ import sys
 import hy_rewrite
 import pytest
 from hy_plugins import Plugins
-from hy_rewrite import Rewrite, RewriteError, TemplateRewriter, explained, load_rewriter, plugin
+from hy_rewrite import Options, Rewrite, RewriteError, TemplateRewriter, explained, load_rewriter, plugin
 
 LAZY = """
 import sys, hy_rewrite, hy_rewrite.plugin
@@ -37,6 +37,12 @@ def test_the_components_are_offered():
 def test_a_rewriter_is_chosen_by_name(model):
     assert isinstance(load_rewriter("template", {}), TemplateRewriter)
     assert load_rewriter("local", {"model": str(model), "mode": "master"}).options.mode == "master"  # pyright: ignore
+
+
+def test_options_reach_the_rewriter(model):
+    given = {"mode": "master", "language": "French", "rounds": 1, "max_length": 300}
+    for name, needed in (("local", {}), ("server", {"base_url": "http://127.0.0.1:9/v1"})):
+        assert load_rewriter(name, {"model": str(model), **needed, **given}).options == Options(**given)  # pyright: ignore
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,8 @@ def details(original: str, language: str) -> tuple[Detail, ...]:
     if english:
         found += [Detail("name", name) for name in _names(plain)]
         found += [Detail("colour", colour) for colour in _colours(plain)]
-        found += [Detail("negation", found.group()) for found in [_NEGATION.search(plain)] if found]
+        negation = _NEGATION.search(plain)
+        found += [Detail("negation", negation.group())] if negation else []
     return tuple(dict.fromkeys(found))
 
 
@@ -75,7 +76,7 @@ def lost(original: str, rewritten: str, language: str) -> tuple[Detail, ...]:
 def invented(original: str, rewritten: str, language: str) -> tuple[Detail, ...]:
     """Return the numbers, quoted strings and names of the rewrite that the original doesn't state.
 
-    A colour may be added: to describe a scene densely is to say how it looks. One is no number to be invented.
+    A colour may be added, since to describe a scene densely is to say how it looks; 0 and 1 are no added numbers.
     """
     original_folded = original.casefold()
     found = [Detail("quote", quote) for quote in quoted(rewritten) if quote.casefold() not in original_folded]
