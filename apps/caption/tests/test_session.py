@@ -193,12 +193,20 @@ def test_bad_clips_in_a_row_stop_nothing(shards, stub, monkeypatch):
     assert len(lines()) == 5
 
 
+COMMAND = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell begin deaf to Ctrl-C
+from hy_plugins.cli import main
+sys.exit(main())
+"""
+
+
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_ended_keeps_what_it_has(shards, server, end):
     gate = threading.Event()
     server.wait = lambda number: gate.wait(30) if number > 2 else None
     options = ["-o", f"base_url={server.url}", "-o", "model=tiny"]
-    command = [sys.executable, "-c", "import sys; from hy_plugins.cli import main; sys.exit(main())", "caption"]
+    command = [sys.executable, "-c", COMMAND, "caption"]
     command += ["shards", "--captioner", "vlm-server", "--workers", "2", *options]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     deadline = time.monotonic() + 60
