@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import ClassVar
 
 import pytest
 import torch
@@ -99,6 +100,17 @@ def test_it_learns_and_only_the_adapter_changes(model, file):
     assert changed == trained
     assert trained
     assert all(".lora_" in name for name in trained)
+
+
+def test_the_learning_rate_rises_and_stays(model, file):
+    class Rates(Callback):
+        seen: ClassVar[list[float]] = []
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    fit(training(model, warmup_steps=4), PairsData(file, batch_size=4), 6, Rates())
+    assert Rates.seen == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01])
 
 
 def test_checkpoints_hold_the_adapter_alone(model, file, tmp_path):

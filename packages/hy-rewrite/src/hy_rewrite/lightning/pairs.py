@@ -42,7 +42,6 @@ class PairsData(LightningDataModule):
         self.train = pairs[: len(pairs) - held_out]
         self.validation = pairs[len(pairs) - held_out :]
         self.seed = seed
-        self._restored = 0
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Lists of pairs; an incomplete last batch of an epoch is left out."""
@@ -60,21 +59,13 @@ class PairsData(LightningDataModule):
         """Leave the pairs as they are: they are text, and the module puts what it makes of them where it belongs."""
         return batch
 
-    def state_dict(self) -> dict[str, Any]:
-        """How many batches were trained on."""
-        return {"trained": self._trained()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after those."""
-        self._restored = state_dict["trained"]
-
     def _trained(self) -> int:
+        """How many batches this run has trained on, over all its epochs, processes and interruptions."""
         if self.trainer is None:
-            return self._restored
+            return 0
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.total
         # `completed` would count a batch too few in a checkpoint that a callback saves at the end of a batch.
-        counted = progress.processed * self.trainer.world_size  # pyright: ignore[reportAttributeAccessIssue]
-        return max(counted, self._restored)
+        return progress.processed * self.trainer.world_size  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class _Shuffled(Dataset[list[Pair]]):

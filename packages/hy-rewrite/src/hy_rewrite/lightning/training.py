@@ -100,9 +100,6 @@ class RewriterTraining(LightningModule):
         except ValueError as error:
             raise RewriteError(f"{model}: {next(iter(str(error).splitlines()))}") from error
         self.model.train()  # recomputing is only done then
-        for parameter in self.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
 
     def tokens(self, pairs: Sequence[Pair]) -> Tokens | None:
         """Return what is trained on for those pairs that are short enough; None if none is."""
