@@ -4,8 +4,10 @@ import re
 import subprocess
 import sys
 
+import hy_rewrite
 import pytest
 from hy_plugins import Plugins, protocols, testing
+from hy_textenc import captions
 from members import ROOT, read_members
 
 MEMBERS = read_members()
@@ -47,3 +49,7 @@ def test_the_guide_to_adding_components_names_protocols_and_kits_that_exist():
     kits = {name for name in named if name.endswith("Contract")}
     assert kits == {name for name in vars(testing) if name.endswith("Contract")} - {"Contract", "ModuleContract"}
     assert {name for name in named - kits if not hasattr(protocols, name)} == set()
+
+
+def test_rewritten_prompts_have_the_structure_of_the_training_captions():
+    assert hy_rewrite.FIELDS == captions.FIELDS
