@@ -16,8 +16,10 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import AutoencoderKLHunyuanVideo
 from hy_data import write_video
 from hy_vae3d import VAE3D, VAE3DConfig
+from hy_vae3d.perceptual import PerceptualDistance
 from hy_weights import write_model
 from PIL import Image
+from safetensors.torch import save_file
 
 SMALL = VAE3DConfig(latent_channels=4, channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=4, scaling_factor=1.0)
 SIZES = ["--image-size", "32", "--video-size", "48", "32", "--frames", "5"]
@@ -76,6 +78,27 @@ def test_ours_and_diffusers_with_the_same_weights_have_the_same_figures(quality,
     assert "LPIPS is left out: no --lpips-weights" in told
     assert "short.mp4: 3 frames, fewer than 5" in told
     assert Image.open("s.png").height > 4 * 128
+
+
+def test_lpips_is_that_of_the_trunk_that_is_named(quality, folder, tmp_path, capsys):
+    write_both(tmp_path)
+    measure = PerceptualDistance(seed=3)
+    trunk = {f"features.{key.partition('.')[2]}": value for key, value in measure.net.net.state_dict().items()}
+    save_file(trunk, "vgg16.safetensors")
+    argv = [str(folder), "--vae", "ours", *SIZES, "--lpips-weights", "vgg16.safetensors", "--out", "q.json"]
+    assert quality.main(argv) == 0
+    (row,) = json.loads(Path("q.json").read_text())["results"]
+    item = row["items"]["images"][0]
+    assert 0 < item["lpips"] < 2
+    assert row["images"]["lpips"] == pytest.approx(np.mean([item["lpips"] for item in row["items"]["images"]]))
+    assert "LPIPS is left out" not in capsys.readouterr().out
+    other = PerceptualDistance(seed=4).net.net.state_dict()
+    save_file({f"features.{key.partition('.')[2]}": value for key, value in other.items()}, "other.safetensors")
+    argv[argv.index("vgg16.safetensors")] = "other.safetensors"
+    assert quality.main(argv) == 0
+    (changed,) = json.loads(Path("q.json").read_text())["results"]
+    assert changed["items"]["images"][0]["lpips"] != item["lpips"]
+    assert changed["items"]["images"][0]["psnr"] == item["psnr"]
 
 
 def test_an_autoencoder_for_images_codes_a_clip_frame_by_frame(quality, folder):

@@ -108,6 +108,7 @@ def test_identity_is_json_and_says_all_that_matters(llama, llava, pipeline, tmp_
     settings = [{"dtype": torch.float16}, {"media": "image"}, {"interleave": 2}]
     others = [MLLMEncoder(llama, **values).identity for values in settings]
     assert identity not in others
+    assert MLLMEncoder(llama, dtype=torch.float32).identity == identity, "the dtype it is stored in, by name or not"
     assert identity["layer"] == -3
     assert (identity["template"], identity["tokens"]) == (TEMPLATES["video"].sha256, 256)
     assert (identity["image_template"], identity["image_tokens"]) == (IMAGE_TEMPLATES["video"].sha256, 256)

@@ -98,7 +98,7 @@ class PretrainedEncoder(nn.Module, ABC):
         return {
             "encoder": self.name,
             **{part: digests[folder] for part, folder in parts.items()},
-            "dtype": str(self.dtype or "as stored").removeprefix("torch."),
+            "dtype": str(self.dtype or self.config.dtype or "as stored").removeprefix("torch."),
             "quantization": self.quantization,
         } | dict(self._settings)
 
