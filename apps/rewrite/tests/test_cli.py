@@ -102,7 +102,7 @@ def test_pairs_are_evaluated(chosen, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["a fox", "--mode", "master"], "the rewriter 'template' takes no mode; it takes no options"),
+        (["a fox", "--mode", "master"], "mode 'master' needs a model: give model"),
         (["a fox", "--rewriter", "local"], "the rewriter 'local' needs model"),
         (["a fox", "--model", "gone/model"], "gone/model: no such folder; if you mean a repository on the hub"),
         (["collect", "gone.txt", "--out", "p", "--model", "m", "--workers", "0"], "workers is 0"),

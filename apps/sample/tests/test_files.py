@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hy_data import CannotWrite, NoSettings, NotAVideo, probe, read_settings, write_video
 from hyvideo_sample.files import check_place, read_record, slug, suffix, write_sample
-from hyvideo_sample.record import Record
+from hyvideo_sample.record import Record, record_from
 from hyvideo_sample.settings import SampleError, Settings
 from PIL import Image
 
@@ -111,3 +111,9 @@ def test_a_record_that_was_changed_is_refused(tmp_path, noise_THWC, change, mess
     write_video(tmp_path / "clip.mp4", noise_THWC, 24, metadata=stored)
     with pytest.raises(SampleError, match=message):
         read_record(tmp_path / "clip.mp4")
+
+
+def test_a_sample_of_before_some_settings_existed_is_read(tmp_path):
+    stored = {name: value for name, value in record_of(VIDEO).stored().items() if name not in ("original", "noise")}
+    del stored["true_cfg"]
+    assert record_from(stored, "old.mp4") == record_of(VIDEO)

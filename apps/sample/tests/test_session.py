@@ -12,7 +12,7 @@ from hy_data import CannotWrite, probe, read_settings, read_video
 from hy_dit import load_dit
 from hy_flow import guided, sample, sigmas
 from hy_plugins import HyError
-from hy_textenc import load_text_encoder
+from hy_textenc import TinyTextEncoder, load_text_encoder
 from hy_vae3d import load_vae
 from hy_weights import CheckpointError
 from hyvideo_sample import pipeline, rewriting
@@ -150,7 +150,7 @@ def test_a_prompt_that_no_rewrite_keeps_is_noted_and_stays(sampled, capsys):
     ("argv", "message"),
     [
         (["--rewriter", "template"], "nothing is to be rewritten: give --rewrite normal or master too"),
-        (["--rewrite", "master"], "the rewriter 'template' takes no mode"),
+        (["--rewrite", "master"], "mode 'master' needs a model: give model"),
         (["--rewrite", "normal", "--rewriter", "nobody"], "nobody"),
         (["--rewrite", "normal", "--rewriter-option", "model=nowhere"], "nowhere"),
     ],
@@ -160,6 +160,12 @@ def test_rewriting_that_can_not_be_is_said(checkpoint, tmp_path, argv, message):
         main(["a ball", "--model", str(checkpoint), *argv])
     assert caught.value.exit_code == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_prompts_of_a_store_are_not_encoded_again(sampled, plain_THWC, monkeypatch):
+    assert np.array_equal(sampled("--store", "states"), plain_THWC)
+    monkeypatch.setattr(TinyTextEncoder, "forward", lambda *_: pytest.fail("it was encoded again"))
+    assert np.array_equal(sampled("--store", "states"), plain_THWC)
 
 
 def test_the_prompt_changes_the_video(sampled, plain_THWC):
@@ -226,6 +232,8 @@ def test_a_replay_asks_for_the_noise_that_was_given(sampled, noise_file):
     frames = sampled("--noise", noise_file(2))
     with pytest.raises(SampleError, match=r"clip.mp4 was made from noise that was given; give its file as --noise"):
         main(["--replay", "clip.mp4"])
+    assert main(["--replay", "clip.mp4", "--seed", "3", "--out", "drawn.mp4"]) == 0
+    assert read_settings("drawn.mp4")["noise"] == ""
     assert main(["--replay", "clip.mp4", "--noise", "noise.safetensors"]) == 0
     assert np.array_equal(read_video("clip-replay.mp4").frames_THWC, frames)
     assert read_settings("clip-replay.mp4") == read_settings("clip.mp4")

@@ -156,6 +156,16 @@ class Server:
 
         return reply
 
+    def drips_headers(self):
+        def reply(handler):
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-A: ")
+            while not self.stopping.wait(0.05):
+                handler.wfile.write(b"a")
+                handler.wfile.flush()
+            handler.close_connection = True
+
+        return reply
+
 
 @pytest.fixture
 def server():

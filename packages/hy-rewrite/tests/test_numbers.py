@@ -46,3 +46,8 @@ def test_generous_reading(text, number):
 def test_a_number_does_not_state_its_parts():
     assert stated_numbers("twenty-five") == {"25"}
     assert stated_numbers("25") == {"25"}
+
+
+def test_hostile_numbers_stay_small():
+    found = word_numbers("one " + "hundred " * 3000)
+    assert max(map(len, found)) < 200

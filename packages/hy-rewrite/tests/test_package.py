@@ -48,7 +48,7 @@ def test_options_reach_the_rewriter(model):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("template", {"mode": "master"}, "the rewriter 'template' takes no mode; it takes no options"),
+        ("template", {"mode": "master"}, "mode 'master' needs a model: give model"),
         ("local", {"base_url": "x", "model": "y"}, "'local' takes no base_url; it takes model, adapter, mode"),
         ("server", {"model": "x"}, "the rewriter 'server' needs base_url"),
         ("local", {}, "the rewriter 'local' needs model"),

@@ -92,6 +92,34 @@ def test_a_server_that_drips_is_given_up(server):
     assert time.monotonic() - began < 3
 
 
+def test_a_server_that_drips_its_headers_is_given_up(server):
+    server.replies = [server.drips_headers()]
+    began = time.monotonic()
+    with pytest.raises(RewriterUnavailable, match="an answer that came too slowly"):
+        chat(server, retries=0).answer(ASK)
+    assert time.monotonic() - began < 3
+
+
+def test_a_prompt_goes_nowhere_else(server):
+    elsewhere = f"http://localhost:{server.http.server_address[1]}/other"
+    server.replies = [server.sends(b"{}", 307, {"Location": elsewhere}), server.says("fine")]
+    with pytest.raises(RewriterUnavailable, match="refused"):
+        chat(server).answer(ASK)
+    assert len(server.requests) == 1
+
+
+def test_a_revision_that_gets_no_answer_leaves_the_draft(server, good):
+    server.replies = [server.says(good), server.sends(b"{}", 500)]
+    result = server_rewriter(base_url=server.url, model="m", **QUICK).explain(PROMPT)
+    assert result.rewritten == prompt_text(good)
+
+
+@pytest.mark.parametrize("url", ["http://[::1/v1", "ftp://x/v1", "nowhere"])
+def test_an_address_that_is_none_is_refused(url):
+    with pytest.raises(RewriteError, match="it must be like http"):
+        ServerChat(url, "m")
+
+
 def test_an_endless_answer_is_given_up(server):
     server.replies = [server.drips(pause=0, piece=b"x" * 65536)]
     with pytest.raises(RewriterUnavailable, match="an answer of more than 1048576 bytes"):

@@ -71,3 +71,9 @@ def test_what_would_be_lost_keeps_the_original():
     assert result.rewritten == prompt
     assert result.fallback == "lost: quote 'go. stop'"
     assert result.rounds[0].text == 'He says "go. Stop" loudly.'
+
+
+@pytest.mark.parametrize("prompt", [",", ";", ", ;"])
+def test_a_prompt_of_marks_alone_stays(prompt):
+    told = TemplateRewriter().explain(prompt)
+    assert (told.rewritten, told.fallback) == (prompt, "there is nothing to rewrite")

@@ -115,3 +115,11 @@ hy_textenc.TinyTextEncoder, hy_textenc.load_text_encoder, hy_textenc.MLLMEncoder
 assert not {"transformers", "tokenizers", "PIL"} & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_settings_that_our_encoder_does_not_have_are_refused(tmp_path):
+    encoder = TinyTextEncoder(TinyTextConfig(vocab=8, width=4, layers=1, heads=1))
+    write_model(tmp_path / "tiny", encoder.state_dict(), asdict(encoder.config))
+    assert load_text_encoder(tmp_path / "tiny", offload="none").config == encoder.config
+    with pytest.raises(TextEncoderError, match="no setting media, quantization"):
+        load_text_encoder(tmp_path / "tiny", media="image", quantization="8bit")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import weakref
 
 import pytest
@@ -18,6 +19,7 @@ from hy_textenc import (
     quantization,
 )
 from hy_textenc.testing import write_clip_tokenizer, write_llama_tokenizer, write_text_parts
+from hy_textenc.tokens import load_tokenizer
 from hy_weights import CheckpointError
 from safetensors.torch import load_file, save_file
 from transformers import LlamaModel
@@ -280,3 +282,15 @@ def test_quantization_is_handed_to_transformers(llama, monkeypatch, bits):
     if bits == "4bit":
         assert (given["bits"].bnb_4bit_quant_type, given["bits"].bnb_4bit_compute_dtype) == ("nf4", torch.float16)
     assert encoder.identity["quantization"] == bits
+
+
+def test_no_code_of_a_folder_runs(llama, tmp_path, monkeypatch):
+    other = shutil.copytree(llama, tmp_path / "other")
+    (other / "tokenizer.json").unlink()
+    (other / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Evil: pass\n")
+    remote = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
+    (other / "tokenizer_config.json").write_text(json.dumps(remote))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(TextEncoderError):
+        load_tokenizer(other)
+    assert not (tmp_path / "ran").exists()

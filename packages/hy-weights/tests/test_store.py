@@ -232,3 +232,13 @@ def test_what_killed_writers_left_is_swept_by_age_and_lock(store):
         fcntl.flock(writer, fcntl.LOCK_EX)
         store.put(KEY, TENSORS)
     assert sorted(path.name for path in incoming.iterdir()) == ["being-written", "young"]
+
+
+def test_writers_without_a_bound_are_counted_where_others_have_one(tmp_path):
+    bounded = TensorStore(tmp_path, max_bytes=100_000)
+    assert bounded.put(content_key({"n": 0}), {"x": torch.zeros(1000)})
+    free = TensorStore(tmp_path)
+    for number in range(1, 60):
+        assert free.put(content_key({"n": number}), {"x": torch.zeros(1000)})
+    assert bounded.put(content_key({"n": 60}), {"x": torch.zeros(1000)})
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*.safetensors")) <= 100_000

@@ -13,7 +13,7 @@ from hy_weights import located_folder, read_config_as
 from hy_weights.digest import folder_digest
 from hy_weights.hub import SCHEME
 
-from hyvideo_sample.layouts import WEIGHTS, Parts, find_parts
+from hyvideo_sample.layouts import RELEASED, WEIGHTS, Parts, find_parts
 from hyvideo_sample.settings import SampleError, Settings, settings_from
 
 _DEFAULTS = {"width", "height", "frames", "fps", "steps", "shift", "guidance", "dtype"}
@@ -80,6 +80,10 @@ def open_checkpoint(name: str | None, plugins: Plugins) -> Checkpoint:
         folder = located_folder(name, WEIGHTS) if name.startswith(SCHEME) else Path(name)
     if not folder.is_dir():
         raise SampleError(f"no model '{name}': {right}")
+    if name.startswith(SCHEME) and (folder / RELEASED).is_dir():
+        raise SampleError(
+            f"{name}: of the released layout the hub's weights are not downloaded; download them yourself"
+        )
     parts = find_parts(folder)
     if parts.published:
         dit, vae = read_config_as(parts.dit, DiTConfig), read_config_as(parts.vae, VAE3DConfig)

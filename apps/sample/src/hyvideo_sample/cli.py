@@ -43,6 +43,7 @@ class Request:
         prompts: a file with one prompt per line.
         replay: a sample to repeat.
         decode: a latent to finish.
+        store: a folder of text states; None keeps none.
         rewrite: how prompts are rewritten; None leaves them as they are.
         rewriter: by whom.
         rewriter_options: what the rewriter is made with.
@@ -58,6 +59,7 @@ class Request:
     prompts: Path | None
     replay: Path | None
     decode: Path | None
+    store: Path | None
     rewrite: str | None
     rewriter: str
     rewriter_options: Mapping[str, str | float]
@@ -196,6 +198,8 @@ def _parser() -> argparse.ArgumentParser:
     rest.add_argument("--out", metavar="PLACE", type=Path, default=None, help=text)
     text = "leave each latent beside its sample, as NAME.latent.safetensors"
     rest.add_argument("--keep-latents", action="store_true", default=False, help=text)
+    text = "look the prompts' text states up in this folder, and keep new ones there; `hyvideo encode` fills one"
+    rest.add_argument("--store", metavar="FOLDER", type=Path, default=None, help=text)
     rest.add_argument("--overwrite", action="store_true", default=False, help="replace files that exist")
     rest.add_argument("--threads", metavar="N", type=int, default=None, help="CPU threads (default: torch decides)")
     return parser

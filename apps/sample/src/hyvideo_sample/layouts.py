@@ -15,7 +15,7 @@ _FILES = [
     "config.json",
     "manifest.json",
 ]
-_RELEASED = "hunyuan-video-t2v-720p"
+RELEASED = "hunyuan-video-t2v-720p"
 _RELEASED_WEIGHTS = "transformers/mp_rank_00_model_states.pt"
 _RELEASED_SAMPLING = {
     "width": 1280,
@@ -73,7 +73,7 @@ def find_parts(folder: Path) -> Parts:
     """
     if (folder / "transformer").is_dir():
         return _diffusers(folder)
-    if (folder / _RELEASED).is_dir():
+    if (folder / RELEASED).is_dir():
         return _released(folder)
     return _ours(folder)
 
@@ -81,7 +81,7 @@ def find_parts(folder: Path) -> Parts:
 def _ours(folder: Path) -> Parts:
     if missing := [file for file in _FILES if not (folder / file).is_file()]:
         has = f"{', '.join(_OURS)} (each config.json and model.safetensors), config.json and manifest.json"
-        theirs = f"diffusers' layout has transformer, and Tencent's {_RELEASED}"
+        theirs = f"diffusers' layout has transformer, and Tencent's {RELEASED}"
         raise SampleError(
             f"{folder} is no whole model: it lacks {', '.join(missing)}; a model folder has {has}; {theirs}"
         )
@@ -117,9 +117,9 @@ def _diffusers(folder: Path) -> Parts:
 
 
 def _released(folder: Path) -> Parts:
-    parts = (f"{_RELEASED}/transformers", f"{_RELEASED}/vae", "text_encoder", "text_encoder_2")
+    parts = (f"{RELEASED}/transformers", f"{RELEASED}/vae", "text_encoder", "text_encoder_2")
     _require(folder, parts, "a model in the released layout")
-    inside = folder / _RELEASED
+    inside = folder / RELEASED
     weights = inside / _RELEASED_WEIGHTS  # an fp8 file may lie beside it
     dit, vae = weights if weights.is_file() else weights.parent, inside / "vae"
     return Parts(

@@ -15,10 +15,10 @@ import torch
 from hy_dit import load_dit
 from hy_flow import embedded_guidance, guided, sample, sigmas
 from hy_plugins import HyError, Plugins, TextTokens
-from hy_textenc import load_text_encoder
+from hy_textenc import CachedTextEncoder, load_text_encoder
 from hy_vae3d import Tiling
 from hy_vae3d.pixels import to_levels
-from hy_weights import CheckpointError, verify
+from hy_weights import CheckpointError, TensorStore, verify
 from torch import Tensor
 
 from hyvideo_sample.checkpoint import Checkpoint
@@ -44,6 +44,7 @@ class Pipeline:
         stages: where progress is shown.
         keep_latents: whether latents stay when their samples are written.
         noise_1CTHW: what sampling starts from; without it, what the settings' seed draws.
+        store: a folder of text states, which is looked in first; None encodes each prompt.
         failures: what went wrong, by the file that could not be made for it.
         kept: the files of latents that are on disk, by the sample they belong to.
     """
@@ -54,6 +55,7 @@ class Pipeline:
     stages: Stages
     keep_latents: bool = False
     noise_1CTHW: Tensor | None = None
+    store: Path | None = None
     failures: dict[Path, HyError] = field(default_factory=dict)
     kept: dict[Path, Path] = field(default_factory=dict)
 
@@ -104,7 +106,11 @@ class Pipeline:
     def _encode(self, prompts: list[str]) -> list[TextTokens]:
         with self.stages.stage("load the text encoder"):
             encoder: Any = load_text_encoder(self.checkpoint.parts.text_encoder, **self._format(), **self._reading())
-            if hasattr(encoder, "load"):  # else its first prompt would
+            if self.store:
+                encoder = CachedTextEncoder(
+                    encoder, TensorStore(self.store, report=self.stages.note), device=self.settings.device
+                )
+            elif hasattr(encoder, "load"):  # else its first prompt would
                 encoder.load()
         with self.stages.stage("encode the prompt"), warnings.catch_warnings(record=True) as notes:
             texts = [encoder.encode([prompt]) for prompt in prompts]

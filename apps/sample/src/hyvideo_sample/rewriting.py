@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from hy_rewrite import explained, load_rewriter
+from hy_rewrite import RewriterUnavailable, explained, load_rewriter
 
 from hyvideo_sample.cli import Request
 from hyvideo_sample.progress import Stages
@@ -18,18 +18,25 @@ def rewrite_prompts(prompts: Mapping[Path, str], request: Request, stages: Stage
         stages: shows progress, and each prompt that was kept as it is.
 
     Raises:
-        RewriteError: the rewriter can't be made, or gives no answer; the message says what would be right.
+        RewriteError: the rewriter can't be made, or gives no answer to the only prompt.
         UnknownComponent: no plugin offers it.
     """
     with stages.stage("load the rewriter"):
-        mode = {} if request.rewrite == "normal" else {"mode": request.rewrite}  # not every rewriter has modes
+        mode = {} if request.rewrite == "normal" else {"mode": request.rewrite}  # a plugin's may have no modes
         rewriter = load_rewriter(request.rewriter, {**mode, **request.rewriter_options})
     rewritten = {}
     with stages.stage("rewrite", len(prompts), "prompts") as prompt_done:
         for out, prompt in prompts.items():
-            told = explained(rewriter, prompt)
-            if told.fallback:
-                stages.note(f"the prompt {prompt!r} is kept as it is: {told.fallback}")
-            rewritten[out] = told.rewritten
+            rewritten[out] = prompt
+            try:
+                told = explained(rewriter, prompt)
+            except RewriterUnavailable as error:  # one prompt's failure costs no other its sample
+                if len(prompts) == 1:
+                    raise
+                stages.note(f"the prompt {prompt!r} is kept as it is: {error}")
+            else:
+                rewritten[out] = told.rewritten
+                if told.fallback:
+                    stages.note(f"the prompt {prompt!r} is kept as it is: {told.fallback}")
             prompt_done()
     return rewritten

@@ -60,6 +60,7 @@ def run(request: Request) -> int:
             stages=stages,
             keep_latents=request.keep_latents,
             noise_1CTHW=noise_1CTHW,
+            store=request.store,
         )
         try:
             if request.decode and latent_BCTHW is not None:
@@ -88,6 +89,8 @@ def _noise(request: Request, settings: Settings, checkpoint: Checkpoint) -> tupl
         noise_1CTHW = read_noise(request.noise_file)
         require_shape(noise_1CTHW, (1, checkpoint.dit.in_channels, *settings.latent_grid))
         return noise_1CTHW, replace(settings, noise=noise_digest(noise_1CTHW))
+    if "seed" in request.given and not request.decode:
+        return None, replace(settings, noise="")
     if settings.noise and not request.decode:
         raise SampleError(
             f"{request.replay} was made from noise that was given; give its file as --noise (SHA-256 of its numbers: "

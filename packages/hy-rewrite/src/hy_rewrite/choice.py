@@ -30,7 +30,10 @@ def load_rewriter(name: str, options: Mapping[str, object]) -> Rewriter:
     needed = [one.name for one in taken.values() if one.default is one.empty and one.name not in options]
     if needed:
         raise RewriteError(f"the rewriter {name!r} needs {', '.join(needed)}")
-    return build(**options)
+    try:
+        return build(**options)
+    except TypeError as error:
+        raise RewriteError(f"the rewriter {name!r} refuses an option's type: {error}") from error
 
 
 def explained(rewriter: Rewriter, prompt: str) -> Rewrite:

@@ -18,9 +18,11 @@ _SMALL_FORM = (
     rf"(?:(?:{'|'.join(_TENS.split())})(?:[ -](?:{'|'.join(_UNITS.split()[1:10])}))?|{'|'.join(_UNITS.split())})"
 )
 _SCALE_FORM = rf"(?:{'|'.join(_SCALES)})"
-# A small number; then, as often as wanted, scales and another small number; then perhaps scales: two hundred and one.
+# A small number; then, some times, scales and another small number; then perhaps scales: two hundred and one.
+# Bounded, so that hostile text makes no number of thousands of digits.
 _SPELLED = re.compile(
-    rf"\b{_SMALL_FORM}(?:(?:[ -]{_SCALE_FORM})+(?: and)?[ -]{_SMALL_FORM})*(?:[ -]{_SCALE_FORM})*\b", re.IGNORECASE
+    rf"\b{_SMALL_FORM}(?:(?:[ -]{_SCALE_FORM}){{1,3}}(?: and)?[ -]{_SMALL_FORM}){{0,9}}(?:[ -]{_SCALE_FORM}){{0,3}}\b",
+    re.IGNORECASE,
 )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from hy_rewrite.answers import read_answer
 from hy_rewrite.checks import faults, invented, lost, quoted
 from hy_rewrite.dialogue import Chat, revising, rewriting
-from hy_rewrite.errors import RewriteError
+from hy_rewrite.errors import RewriteError, RewriterUnavailable
 from hy_rewrite.fields import clean, prompt_text
 from hy_rewrite.instructions import require_mode
 from hy_rewrite.languages import require_language
@@ -105,7 +105,11 @@ class ChatRewriter:
         current = check(prompt, fields, self.options)
         for _ in range(self.options.rounds):
             o, problems = self.options, _problems(current)
-            answer = read_answer(self.chat.answer(revising(prompt, fields, problems, o.mode, o.language, o.max_length)))
+            asked = revising(prompt, fields, problems, o.mode, o.language, o.max_length)
+            try:
+                answer = read_answer(self.chat.answer(asked))
+            except RewriterUnavailable:
+                break
             if not answer.fields:  # it could not judge; what the checks say still holds
                 break
             judged = replace(

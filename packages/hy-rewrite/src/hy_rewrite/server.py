@@ -6,6 +6,7 @@ the client's own variables are left alone, since they may belong to another serv
 
 import json
 import os
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from hy_rewrite.rewriter import MAX_LENGTH, ROUNDS, ChatRewriter, Options
 
 _RETRIED = (408, 409, 425, 429)
 _LONGEST_PAUSE = 30.0
+_GRACE = 0.5  # seconds in which an answer that took its whole time is read and judged
 _MAX_BYTES = 1 << 20
 
 
@@ -104,7 +106,7 @@ class ServerChat:
         """
         for attempt in range(self.retries + 1):
             try:
-                return self._ask(messages)
+                return self._ask_in_time(messages)
             except _Busy as busy:
                 if attempt == self.retries:
                     raise RewriterUnavailable(
@@ -112,6 +114,25 @@ class ServerChat:
                     ) from busy
                 time.sleep(min(max(busy.wait, self.pause * 2**attempt), _LONGEST_PAUSE))
         raise AssertionError("unreachable")
+
+    def _ask_in_time(self, messages: Sequence[Message]) -> str:
+        """Ask in a thread that is left behind where it takes too long: transports bound single reads alone."""
+        outcome: list[str | BaseException] = []
+
+        def ask() -> None:
+            try:
+                outcome.append(self._ask(messages))
+            except BaseException as error:  # raised again by the one who waits
+                outcome.append(error)
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(self.timeout + _GRACE)
+        if not outcome:
+            raise _Busy("an answer that came too slowly")
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
 
     def _ask(self, messages: Sequence[Message]) -> str:
         import openai
@@ -147,7 +168,10 @@ def _client(base_url: str, key: str | None, timeout: float) -> Any:
         import openai
     except ImportError as error:
         raise RewriteError("a server needs the openai client: pip install 'hy-rewrite[server]'") from error
-    client = openai.OpenAI(base_url=base_url, api_key=key or "none", timeout=timeout, max_retries=0)
+    transport = openai.DefaultHttpxClient(follow_redirects=False)  # a prompt goes to the server that was named, alone
+    client = openai.OpenAI(
+        base_url=base_url, api_key=key or "none", timeout=timeout, max_retries=0, http_client=transport
+    )
     client.organization = client.project = None  # which the environment may name, for another server
     return client
 
@@ -186,7 +210,10 @@ def _retry_after(headers: Any) -> float:
 
 def _place(base_url: str) -> str:
     """A server's address for messages: without a password that stands in it."""
-    parts = urlsplit(base_url)
+    try:
+        parts = urlsplit(base_url)
+    except ValueError as error:
+        raise RewriteError(f"base_url is {base_url!r}; it must be like http://127.0.0.1:8000/v1") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise RewriteError(f"base_url is {base_url!r}; it must be like http://127.0.0.1:8000/v1")
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -195,6 +222,8 @@ def _place(base_url: str) -> str:
 def _key(variable: str | None) -> str | None:
     if variable is None:
         return None
-    if not os.environ.get(variable):
-        raise RewriteError(f"the environment variable {variable} is not set; it must hold the server's key")
-    return os.environ[variable]
+    key = os.environ.get(variable)
+    if not key or not key.isascii() or not key.isprintable():
+        what = "holds characters that no key has" if key else "is not set"
+        raise RewriteError(f"the environment variable {variable} {what}; it must hold the server's key")
+    return key

@@ -8,7 +8,9 @@ from dataclasses import replace
 from itertools import pairwise
 
 from hy_rewrite.checks import QUOTES, lost
+from hy_rewrite.errors import RewriteError
 from hy_rewrite.fields import FIELDS, clean, prompt_text
+from hy_rewrite.instructions import require_mode
 from hy_rewrite.result import Rewrite, Round
 from hy_rewrite.rewriter import MAX_PROMPT
 
@@ -39,7 +41,21 @@ class TemplateRewriter:
     Short parts between commas or full stops that name a shot, a light, a mood, a style or a camera movement go to the
     end, as sentences of their own; all else stays in its order. It knows English words; a prompt in another language
     stays as it is, but for a full stop.
+
+    Args:
+        mode: `normal`; `master` needs a model.
+
+    Raises:
+        RewriteError: another mode is asked for.
     """
+
+    def __init__(self, mode: str = "normal") -> None:
+        require_mode(mode)
+        if mode != "normal":
+            raise RewriteError(
+                f"the rewriter 'template' only orders a prompt's own words; mode {mode!r} needs a model: give model (a "
+                "folder, or hf://org/name), or base_url and model of a server"
+            )
 
     def rewrite(self, prompt: str) -> str:
         """Return the prompt in order."""
@@ -55,6 +71,8 @@ class TemplateRewriter:
             return replace(kept, fallback=f"it has {len(asked)} characters; at most {MAX_PROMPT} are rewritten")
         fields = structured(asked)
         text = prompt_text(fields)
+        if not fields.get("short"):
+            return replace(kept, fallback="there is nothing to rewrite")
         rounds = (Round(text=text, lost=tuple(map(str, lost(asked, text, "English")))),)
         if rounds[0].lost:
             return replace(kept, rounds=rounds, fallback=f"lost: {rounds[0].lost[0]}")

@@ -50,6 +50,8 @@ def load_text_encoder(
     weights = weights_folder(folder, (*MLLM_FOLDERS, *CLIP_FOLDERS))
     kind = model_type(weights)
     if kind is None:
+        if unknown := sorted(settings.keys() - {"offload"}):  # it never leaves: it is small, and may be in training
+            raise TextEncoderError(f"{weights}: an encoder of ours has no setting {', '.join(unknown)}")
         return load_tiny(weights, dtype, device)
     for encoder in PRETRAINED:
         if kind in encoder.model_types:

@@ -176,7 +176,7 @@ def _read_config(folder: Path, name: str, model_types: Sequence[str]) -> Any:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # as many types as there are fields
         raise TextEncoderError(f"{folder / 'config.json'}: can't be read: {error}") from error
     if config.model_type not in model_types:

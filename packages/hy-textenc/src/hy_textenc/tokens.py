@@ -44,7 +44,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     # of Llama splits Llama 3's text as Llama 2's.
     loader = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     try:
-        tokenizer = loader.from_pretrained(folder, local_files_only=True)
+        tokenizer = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers and tokenizers raise errors of many types for a damaged file
         raise TextEncoderError(f"{folder}: the tokenizer can't be read: {error}") from error
     if tokenizer.pad_token_id is None:

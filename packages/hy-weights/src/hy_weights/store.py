@@ -23,7 +23,7 @@ from torch import Tensor
 from hy_weights.digest import json_sha256
 from hy_weights.entry import DamagedEntry, check_outline, from_bytes, to_bytes
 from hy_weights.errors import CheckpointError
-from hy_weights.eviction import add_usage, evict
+from hy_weights.eviction import USAGE_FILE, add_usage, evict
 from hy_weights.publish import locked
 
 _INCOMING = "incoming"
@@ -200,8 +200,12 @@ class TensorStore:
         with suppress(OSError):
             size = _size(place)
             place.unlink()
-            if self.max_bytes is not None:
+            if self._counts_usage():
                 add_usage(self.folder, -size)
+
+    def _counts_usage(self) -> bool:
+        """Whether the total matters: to this process, or to others that have set a bound."""
+        return self.max_bytes is not None or (self.folder / USAGE_FILE).exists()
 
     def _unstored(self, why: str) -> bool:
         self.counts.unstored += 1
@@ -215,14 +219,14 @@ class TensorStore:
             file.flush()
             os.fsync(file.fileno())
             place.parent.mkdir(exist_ok=True)
-            if self.max_bytes is None:
+            if not self._counts_usage():
                 os.replace(path, place)
                 return
             # Counted before it is there: who is killed between the two leaves a total that is too large, which
             # counting mends, and none that is too small.
             total = add_usage(self.folder, len(content) - _size(place))
             os.replace(path, place)
-        if total > self.max_bytes:
+        if self.max_bytes is not None and total > self.max_bytes:
             self.counts.evicted += evict(self.folder, self.max_bytes, place)
 
     @contextmanager
