@@ -77,6 +77,15 @@ def test_with_accumulated_gradients_the_whole_step_is_waited_for(tmp_path):
     assert saved(tmp_path)["global_step"] == 4
 
 
+@pytest.fixture
+def _hears_ctrl_c():
+    """A shell's background jobs, such as a run of these tests, begin deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_hears_ctrl_c")
 def test_a_second_signal_does_not_wait(tmp_path):
     # Lightning takes the interrupt that Python raises, and ends the program.
     with pytest.raises((KeyboardInterrupt, SystemExit)):
