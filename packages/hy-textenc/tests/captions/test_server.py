@@ -139,6 +139,21 @@ def test_an_answer_without_end_is_left(server, make, sample, replies):
     assert time.perf_counter() - start < 3
 
 
+def test_headers_without_end_are_left(server, make, sample, monkeypatch):
+    def drips(handler):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-A: ")
+        while not handler.server.closing.wait(0.05):
+            handler.wfile.write(b"a")
+        handler.close_connection = True
+
+    monkeypatch.setattr("hy_textenc.captions.server._LONGEST_PAUSE", 0.1)
+    server.replies = [drips]
+    start = time.perf_counter()
+    with pytest.raises(CaptionerError, match="not complete in time"):
+        make(timeout=0.3, retries=0).caption(sample)
+    assert time.perf_counter() - start < 3
+
+
 def test_an_answer_that_breaks_off_is_an_error(server, make, sample):
     def breaks(handler):
         handler.send_response(200)

@@ -5,6 +5,7 @@ Frames go to the server that is named, and nowhere else: none is the default, re
 
 import json
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import openai
 
 _MOST_BYTES = 4 * 2**20
+_LONGEST_PAUSE = 120.0  # seconds that the client waits before an attempt, where a server asks for it
 _FORMAT = {
     "type": "json_schema",
     "json_schema": {"name": "caption", "strict": True, "schema": caption_schema()},
@@ -75,6 +77,7 @@ class ServerCaptioner:
         self.frames, self.side = frames, side
         self.image_format: ImageFormat = image_format
         self.timeout = timeout
+        self._attempts = retries + 1
         self.language = language
         self._settings = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
         self._where = base_url
@@ -122,6 +125,25 @@ class ServerCaptioner:
         return text
 
     def _request(self, messages: list[dict[str, Any]], more: dict[str, Any]) -> bytes:
+        """As `_requested`, in a thread that is left behind if it takes too long: transports bound single reads."""
+        outcome: list[bytes | BaseException] = []
+
+        def ask() -> None:
+            try:
+                outcome.append(self._requested(messages, more))
+            except BaseException as error:  # raised again by the one who waits
+                outcome.append(error)
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join((self.timeout + _LONGEST_PAUSE) * self._attempts)
+        if not outcome:
+            raise CaptionerError(f"{self._where}: the answer is not complete in time")
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
+
+    def _requested(self, messages: list[dict[str, Any]], more: dict[str, Any]) -> bytes:
         """Send a request, and read its answer within the time and length that an answer may have."""
         import openai
 
@@ -152,7 +174,10 @@ def _check_place(base_url: str, model: str) -> None:
     if not base_url:
         told = "vlm-server needs base_url: frames are sent only where you say, such as http://127.0.0.1:8000/v1"
         raise CaptionerError(f"{told} (vLLM, llama.cpp, Ollama or any OpenAI-compatible server)")
-    parts = urlsplit(base_url)
+    try:
+        parts = urlsplit(base_url)
+    except ValueError:
+        parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise CaptionerError(f"base_url is {shown(base_url)}; it must begin with http:// or https:// and name a host")
     if parts.username or parts.password:
