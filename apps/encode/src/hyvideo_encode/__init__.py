@@ -1,1 +1,1 @@
-"""Encode the captions of shards once, into a store that training and sampling read."""
+"""Encode the captions of shards once, into a store that is looked in before anything is encoded."""

@@ -15,6 +15,6 @@ def hy_components() -> Iterable[Component]:
             kind="command",
             name="encode",
             target="hyvideo_encode.cli:main",
-            summary="encode the captions of shards once, into a store that training and sampling read",
+            summary="encode the captions of shards once, into a store that is looked in before anything is encoded",
         )
     ]
