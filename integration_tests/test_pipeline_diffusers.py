@@ -13,6 +13,7 @@ from diffusers import (
     HunyuanVideoTransformer3DModel,  # pyright: ignore[reportPrivateImportUsage]
 )
 from hy_dit import load_dit
+from hy_textenc.pretrained import PretrainedEncoder
 from hy_textenc.templates import TEMPLATES
 from hy_textenc.testing import write_text_parts
 from hy_weights import read_config
@@ -166,6 +167,14 @@ def test_a_picture_is_read_by_the_template_of_pictures(folder, theirs, sampled):
     frames_THWC = sampled(folder, noise(1), "--guidance", "6", frames_wanted=1)
     assert_near(frames_THWC, expected(theirs, 1, "image", guidance_scale=6.0))
     assert np.abs(frames_THWC - expected(theirs, 1, "video", guidance_scale=6.0)).max() > 2
+
+
+def test_prompts_of_a_store_spare_the_text_encoders(folder, sampled, tmp_path, monkeypatch):
+    plain_THWC = sampled(folder, noise())
+    first_THWC = sampled(folder, noise(), "--store", str(tmp_path / "states"))
+    assert np.abs(first_THWC.astype(int) - plain_THWC).max() <= 1
+    monkeypatch.setattr(PretrainedEncoder, "load", lambda self: pytest.fail("it was loaded"))
+    assert np.array_equal(sampled(folder, noise(), "--store", str(tmp_path / "states")), first_THWC)
 
 
 def test_a_part_that_is_missing_is_named(folder, tmp_path):
