@@ -183,3 +183,17 @@ def test_options_that_can_not_be_are_refused(tmp_path):
     with pytest.raises(CaptionerError, match=r"can't load the model .*empty") as caught:
         LocalCaptioner(model=str(tmp_path / "empty"), device="cpu")
     assert len(str(caught.value)) < 800
+
+
+def test_only_a_hub_id_reaches_for_the_hub(monkeypatch):
+    asked = []
+
+    def refuse(place, **options):
+        asked.append((place, options["local_files_only"]))
+        raise OSError("not here")
+
+    monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", refuse)
+    for model in ("org/name", "hf://org/name"):
+        with pytest.raises(CaptionerError, match="not here"):
+            LocalCaptioner(model=model)
+    assert asked == [("org/name", True), ("org/name", False)]

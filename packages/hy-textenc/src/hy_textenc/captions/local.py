@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+from hy_weights.hub import SCHEME
 from PIL.Image import Image
 
 from hy_textenc.captions.answers import Turn, obtain
@@ -20,7 +21,7 @@ class LocalCaptioner:
     with a model is not run, and weights are read from safetensors alone.
 
     Args:
-        model: a folder, or the id of a repository on the hub.
+        model: a folder, or a repository on the hub, `hf://org/name`, which is downloaded if need be.
         frames: how many frames of a clip are shown at most.
         side: their longer side in pixels, at most.
         language: of the captions.
@@ -44,7 +45,7 @@ class LocalCaptioner:
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     ) -> None:
         if not model:
-            raise CaptionerError("vlm-local needs model: a folder, or an id such as org/name of a hub repository")
+            raise CaptionerError("vlm-local needs model: a folder, or hf://org/name on the hub")
         for name, value, least in (("frames", frames, 1), ("side", side, 16), ("max_tokens", max_tokens, 16)):
             if value < least:
                 raise CaptionerError(f"{name} is {value}; it must be at least {least}")
@@ -90,11 +91,12 @@ def _load(model: str, device: str, dtype: str) -> tuple[Any, Any]:
     """The processor and the model."""
     from transformers import AutoModelForImageTextToText, AutoProcessor  # takes seconds
 
+    # Only `hf://` reaches for the hub: a mistyped folder is no repository.
+    options: Any = {"trust_remote_code": False, "local_files_only": not model.startswith(SCHEME)}
+    place = model.removeprefix(SCHEME)
     try:
-        processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            model, dtype=dtype, trust_remote_code=False, use_safetensors=True
-        )
+        processor = AutoProcessor.from_pretrained(place, **options)
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(place, dtype=dtype, use_safetensors=True, **options)
         if not getattr(processor, "chat_template", None):
             raise CaptionerError("its processor has no chat template; take a model that is tuned for instructions")
         return processor, loaded.to(device).eval()
