@@ -175,7 +175,7 @@ def test_pickled_weights_are_not_read(folder, tmp_path):
 
 
 def test_options_that_can_not_be_are_refused(tmp_path):
-    with pytest.raises(CaptionerError, match="needs model: a folder, or an id"):
+    with pytest.raises(CaptionerError, match="needs model: a folder, or hf://org/name"):
         LocalCaptioner()
     with pytest.raises(CaptionerError, match="frames is 0; it must be at least 1"):
         LocalCaptioner(model="x", frames=0)
