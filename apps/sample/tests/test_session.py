@@ -12,6 +12,7 @@ from hy_data import CannotWrite, probe, read_settings, read_video
 from hy_dit import load_dit
 from hy_flow import guided, sample, sigmas
 from hy_plugins import HyError
+from hy_rewrite import RewriterUnavailable
 from hy_textenc import TinyTextEncoder, load_text_encoder
 from hy_vae3d import load_vae
 from hy_weights import CheckpointError
@@ -137,6 +138,20 @@ def test_the_rewriter_is_made_as_it_was_asked_for(sampled, monkeypatch, capsys):
     assert made == [("local", {"mode": "master", "model": "some/folder", "max_length": 300})]
     assert read_settings("clip.mp4")["prompt"] == "A RED BALL"
     assert capsys.readouterr().err.index("1/1 prompts") >= 0
+
+
+def test_a_prompt_that_gets_no_answer_costs_the_others_nothing(checkpoint, monkeypatch, capsys):
+    def answer(prompt):
+        if prompt == "b":
+            raise RewriterUnavailable("no answer")
+        return prompt.upper()
+
+    monkeypatch.setattr(rewriting, "load_rewriter", lambda *_: SimpleNamespace(rewrite=answer))
+    write_prompts("a", "b")
+    assert batch(checkpoint, "--rewrite", "normal") == 0
+    assert "the prompt 'b' is kept as it is: no answer" in capsys.readouterr().err
+    made = [read_settings(f"clips/{name}.mp4") for name in ("001-a", "002-b")]
+    assert [(one["prompt"], one["original"]) for one in made] == [("A", "a"), ("b", "")]
 
 
 def test_a_prompt_that_no_rewrite_keeps_is_noted_and_stays(sampled, capsys):

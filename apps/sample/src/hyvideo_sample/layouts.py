@@ -29,7 +29,6 @@ _RELEASED_SAMPLING = {
 }
 """What the released checkpoints are sampled with."""
 
-
 WEIGHTS = (*_OURS, "transformer", "text_encoder_2")
 """Folders whose weights are meant, on a hub: ours and diffusers'."""
 
@@ -39,7 +38,6 @@ class Parts:
     """A whole model's parts; that their files are whole is not looked at.
 
     Attributes:
-        layout: whose, in words.
         text_encoder: what `hy_textenc.load_text_encoder` takes.
         dit: what `hy_dit.load_dit` takes.
         vae: what `hy_vae3d.load_vae` takes.
@@ -49,7 +47,6 @@ class Parts:
         source: where these were read, for messages.
     """
 
-    layout: str
     text_encoder: Path
     dit: Path
     vae: Path
@@ -88,7 +85,6 @@ def _ours(folder: Path) -> Parts:
     read_manifest(folder)
     text_encoder, dit, vae = (folder / part for part in _OURS)
     return Parts(
-        layout="ours",
         text_encoder=text_encoder,
         dit=dit,
         vae=vae,
@@ -106,7 +102,6 @@ def _diffusers(folder: Path) -> Parts:
     if scheduler.is_file():
         sampling["shift"] = read_json(scheduler).get("shift", sampling["shift"])
     return Parts(
-        layout="diffusers'",
         text_encoder=folder,
         dit=folder / "transformer",
         vae=folder / "vae",
@@ -123,7 +118,6 @@ def _released(folder: Path) -> Parts:
     weights = inside / _RELEASED_WEIGHTS  # an fp8 file may lie beside it
     dit, vae = weights if weights.is_file() else weights.parent, inside / "vae"
     return Parts(
-        layout="the released",
         text_encoder=folder,
         dit=dit,
         vae=vae,
