@@ -66,3 +66,8 @@ def test_a_rewriter_that_cannot_explain_itself_is_taken_at_its_word():
 
     assert explained(Shout(), "a dog") == Rewrite(original="a dog", rewritten="A DOG", by="Shout", mode="")
     assert explained(TemplateRewriter(), "a dog").by == "template (no model)"
+
+
+def test_an_option_of_another_type_is_refused():
+    with pytest.raises(RewriteError, match="'server' refuses an option's type"):
+        load_rewriter("server", {"base_url": "http://127.0.0.1:1/v1", "model": "m", "rounds": "two"})

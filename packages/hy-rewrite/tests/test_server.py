@@ -203,3 +203,10 @@ def test_a_password_in_the_address_is_in_no_message():
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(RewriteError, match=message):
         server_rewriter(**{"base_url": "http://127.0.0.1:9/v1", "model": "m", **options})
+
+
+@pytest.mark.parametrize("key", ["", "schl\u00fcssel", "a\nb"])
+def test_a_key_that_is_none_is_refused(monkeypatch, key):
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(RewriteError, match=r"MY_KEY .*; it must hold the server's key"):
+        ServerChat("http://127.0.0.1:1/v1", "m", key_variable="MY_KEY")
