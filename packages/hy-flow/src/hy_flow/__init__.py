@@ -9,33 +9,49 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hy_flow.errors import FlowError
     from hy_flow.guidance import embedded_guidance, guided
+    from hy_flow.multistep import DPMSolver2M, UniPC
+    from hy_flow.noise import counter_noise, counter_uniform
     from hy_flow.path import FlowMatchingPath, LogitNormal
-    from hy_flow.sampling import Euler, OnStep, Velocity, sample
-    from hy_flow.schedule import shift_sigma, sigmas
+    from hy_flow.sampling import Euler, Heun, OnStep, Velocity, sample
+    from hy_flow.schedule import auto_shift, linear_quadratic, shift_sigma, sigmas
 
 __all__ = [
+    "DPMSolver2M",
     "Euler",
     "FlowError",
     "FlowMatchingPath",
+    "Heun",
     "LogitNormal",
     "OnStep",
+    "UniPC",
     "Velocity",
+    "auto_shift",
+    "counter_noise",
+    "counter_uniform",
     "embedded_guidance",
     "guided",
+    "linear_quadratic",
     "sample",
     "shift_sigma",
     "sigmas",
 ]
 
 _HOME = {
+    "DPMSolver2M": "hy_flow.multistep",
     "Euler": "hy_flow.sampling",
     "FlowError": "hy_flow.errors",
     "FlowMatchingPath": "hy_flow.path",
+    "Heun": "hy_flow.sampling",
     "LogitNormal": "hy_flow.path",
     "OnStep": "hy_flow.sampling",
+    "UniPC": "hy_flow.multistep",
     "Velocity": "hy_flow.sampling",
+    "auto_shift": "hy_flow.schedule",
+    "counter_noise": "hy_flow.noise",
+    "counter_uniform": "hy_flow.noise",
     "embedded_guidance": "hy_flow.guidance",
     "guided": "hy_flow.guidance",
+    "linear_quadratic": "hy_flow.schedule",
     "sample": "hy_flow.sampling",
     "shift_sigma": "hy_flow.schedule",
     "sigmas": "hy_flow.schedule",

@@ -21,6 +21,24 @@ def hy_components() -> Iterable[Component]:
             kind="sampler",
             name="euler",
             target="hy_flow.sampling:Euler",
-            summary="the released first-order solver",
+            summary="the released solver: first order, one call of the network per step",
+        ),
+        Component(
+            kind="sampler",
+            name="heun",
+            target="hy_flow.sampling:Heun",
+            summary="second order, two calls per step",
+        ),
+        Component(
+            kind="sampler",
+            name="dpmpp-2m",
+            target="hy_flow.multistep:DPMSolver2M",
+            summary="DPM-Solver++(2M): second order, one call per step",
+        ),
+        Component(
+            kind="sampler",
+            name="unipc",
+            target="hy_flow.multistep:UniPC",
+            summary="UniPC: DPM-Solver++(2M) and a correction of each step; second order, one call per step",
         ),
     ]
