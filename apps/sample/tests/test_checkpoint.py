@@ -95,3 +95,10 @@ def test_a_negative_prompt_that_nothing_reads_is_refused(make_checkpoint, checkp
         open_checkpoint(str(make_checkpoint(guidance_embed=True)), NONE).check(settings)
     with pytest.raises(SampleError, match="guidance is 1"):
         open_checkpoint(str(checkpoint), NONE).check(Settings(negative="rain", guidance=1))
+    for change in ({"guidance_low": 0.2}, {"guidance_high": 0.8}, {"guidance_rescale": 0.7}):
+        open_checkpoint(str(checkpoint), NONE).check(Settings(**change))
+        with pytest.raises(SampleError, match="interval and rescale would have no effect: guidance is 1; leave them"):
+            open_checkpoint(str(checkpoint), NONE).check(Settings(guidance=1, **change))
+        with pytest.raises(SampleError, match="interval and rescale would have no effect: this model has learned"):
+            open_checkpoint(str(make_checkpoint(guidance_embed=True)), NONE).check(Settings(**change))
+        open_checkpoint(str(make_checkpoint(guidance_embed=True)), NONE).check(Settings(true_cfg=4, **change))

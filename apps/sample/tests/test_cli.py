@@ -13,10 +13,20 @@ def test_only_what_is_given_is_passed_on():
 
 def test_every_setting_has_an_option():
     argv = "--negative no --seed 1 --shift 2 --guidance 3 --frames 5 --fps 6 --dtype bfloat16 --true-cfg 2".split()
+    argv += "--sampler unipc --schedule shifted --noise-source diffusers --guidance-interval 0.2 0.8".split()
+    argv += ["--guidance-rescale", "0.7"]
     request = parse(["a ball", "--size", "32x16", "--steps", "4", "--device", "cpu", "--tiling", "on", *argv])
     told_by_files = {"noise", "original"}
     assert request.given.keys() == set(Settings.__dataclass_fields__) - told_by_files
-    assert Settings(**request.given).fps == 6.0
+    settings = Settings(**request.given)
+    assert (settings.fps, settings.guidance_low, settings.guidance_high) == (6.0, 0.2, 0.8)
+
+
+def test_the_shift_may_be_left_to_the_number_of_steps(capsys):
+    assert parse(["a ball", "--shift", "auto"]).given["shift"] == "auto"
+    with pytest.raises(SystemExit):
+        parse(["a ball", "--shift", "most"])
+    assert "'most' is neither a number nor auto" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -36,6 +46,12 @@ def test_every_setting_has_an_option():
         (["--prompts", "a.txt"], "--prompts needs --out"),
         (["a ball", "--threads", "0"], "threads is 0; it must be at least 1"),
         (["a ball", "--steps", "0"], "steps is 0"),
+        (["a ball", "--guidance-interval", "0.8", "0.2"], "interval is 0.8 to 0.2; give the lower noise level first"),
+        (["a ball", "--schedule", "cosine"], "schedule is 'cosine'; it must be one of shifted, linear-quadratic"),
+        (
+            ["a ball", "--noise-source", "dice"],
+            "noise_source is 'dice'; it must be one of counter, diffusers, released",
+        ),
         (["a ball", "--size", "635x271"], "640x272 is the nearest"),
     ],
 )

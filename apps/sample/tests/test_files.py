@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hy_data import CannotWrite, NoSettings, NotAVideo, probe, read_settings, write_video
@@ -113,7 +115,8 @@ def test_a_record_that_was_changed_is_refused(tmp_path, noise_THWC, change, mess
         read_record(tmp_path / "clip.mp4")
 
 
-def test_a_sample_of_before_some_settings_existed_is_read(tmp_path):
-    stored = {name: value for name, value in record_of(VIDEO).stored().items() if name not in ("original", "noise")}
-    del stored["true_cfg"]
-    assert record_from(stored, "old.mp4") == record_of(VIDEO)
+def test_a_sample_of_before_some_settings_existed_is_read_as_it_was_made():
+    earlier = {"original", "noise", "noise_source", "true_cfg", "sampler", "schedule"}
+    earlier |= {"guidance_low", "guidance_high", "guidance_rescale"}
+    stored = {name: value for name, value in record_of(VIDEO).stored().items() if name not in earlier}
+    assert record_from(stored, "old.mp4").settings == replace(VIDEO, noise_source="diffusers")

@@ -126,7 +126,11 @@ def test_nothing_is_sampled_again_that_only_waits_for_its_decoding(run):
 
 
 def test_the_latent_is_on_disk_before_the_vae_is_loaded(run, monkeypatch):
+    load_other = pipeline.Plugins.load
+
     def load(self, kind, name):
+        if kind != "autoencoder":
+            return load_other(self, kind, name)
         assert StoredTensors(KEPT)["latent"].shape == (1, 4, 2, 4, 6)
         raise KeyboardInterrupt
 

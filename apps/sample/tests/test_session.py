@@ -2,21 +2,22 @@
 
 import gc
 import os
+import sys
 import weakref
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from hy_data import CannotWrite, probe, read_settings, read_video
+from hy_data import CannotWrite, probe, read_settings, read_video, write_video
 from hy_dit import load_dit
-from hy_flow import guided, sample, sigmas
-from hy_plugins import HyError
+from hy_flow import counter_noise, guided, sample, sigmas
+from hy_plugins import Component, HyError, UnknownComponent, hookimpl
 from hy_rewrite import RewriterUnavailable
 from hy_textenc import TinyTextEncoder, load_text_encoder
 from hy_vae3d import load_vae
 from hy_weights import CheckpointError
-from hyvideo_sample import pipeline, rewriting
+from hyvideo_sample import pipeline, rewriting, session
 from hyvideo_sample.cli import main
 from hyvideo_sample.settings import SampleError
 from PIL import Image
@@ -58,11 +59,17 @@ def test_a_prompt_becomes_a_video_of_the_models_own_size(checkpoint, capsys):
         "original": "",
         "negative": "",
         "seed": 0,
+        "noise_source": "counter",
         "noise": "",
+        "sampler": "euler",
         "steps": 2,
+        "schedule": "shifted",
         "shift": 3.0,
         "guidance": 3.0,
         "true_cfg": 1.0,
+        "guidance_low": 0.0,
+        "guidance_high": 1.0,
+        "guidance_rescale": 0.0,
         "width": 48,
         "height": 32,
         "frames": 5,
@@ -99,6 +106,12 @@ def test_the_same_settings_give_the_same_frames(sampled, plain_THWC):
         ["--shift", "9"],
         ["--steps", "3"],
         ["--negative", "blue"],
+        ["--sampler", "heun"],
+        ["--schedule", "linear-quadratic"],
+        ["--shift", "auto"],
+        ["--guidance-interval", "0", "0.9"],
+        ["--guidance-rescale", "0.7"],
+        ["--noise-source", "diffusers"],
     ],
     ids=" ".join,
 )
@@ -195,11 +208,15 @@ def test_one_frame_is_a_picture_with_its_settings(sampled, checkpoint):
 
 
 @torch.no_grad()
-def test_a_picture_is_what_the_parts_compute(checkpoint):
-    assert main(["a ball", "--model", str(checkpoint), "--frames", "1", "--seed", "5", "--negative", "rain"]) == 0
+@pytest.mark.parametrize("source", ["counter", "diffusers"])
+def test_a_picture_is_what_the_parts_compute(checkpoint, source):
+    way = ["--seed", "5", "--negative", "rain", "--noise-source", source]
+    assert main(["a ball", "--model", str(checkpoint), "--frames", "1", *way]) == 0
     encode = load_text_encoder(checkpoint / "text_encoder").encode
     dit, vae = load_dit(checkpoint / "dit"), load_vae(checkpoint / "vae")
     noise_BCTHW = torch.randn(1, 4, 1, 4, 6, generator=torch.Generator().manual_seed(5))
+    if source == "counter":
+        noise_BCTHW = counter_noise((1, 4, 1, 4, 6), 5, stream="sample")
     velocity = guided(dit, encode(["a ball"]), encode(["rain"]), 3.0)
     latent_BCTHW = sample(velocity, noise_BCTHW, sigmas(2, 3.0))
     picture_CHW = vae.decode(latent_BCTHW / vae.scaling_factor)[0, :, 0].clamp(-1, 1)
@@ -222,6 +239,8 @@ def test_a_distilled_model_avoids_a_negative_prompt_by_true_guidance(sampled, ma
     model = make_checkpoint(guidance_embed=True)
     rain, snow = (sampled("--true-cfg", "4", "--negative", text, model=model) for text in ("rain", "snow"))
     assert not np.array_equal(rain, snow)
+    for change in (["--guidance-interval", "0", "0.9"], ["--guidance-rescale", "0.7"]):
+        assert not np.array_equal(rain, sampled("--true-cfg", "4", "--negative", "rain", *change, model=model))
     assert not np.array_equal(rain, sampled("--true-cfg", "2", "--negative", "rain", model=model))
     with pytest.raises(SampleError, match="true_cfg is of models that have learned their guidance"):
         sampled("--true-cfg", "4")
@@ -237,10 +256,11 @@ def noise_file():
     return write
 
 
-def test_noise_from_a_file_takes_the_place_of_the_seeds(sampled, plain_THWC, noise_file):
-    assert np.array_equal(sampled("--noise", noise_file(0), "--seed", "3"), plain_THWC)
+def test_noise_from_a_file_takes_the_place_of_the_seeds(sampled, noise_file):
+    frames = sampled("--noise", noise_file(0), "--seed", "3")
+    assert np.array_equal(frames, sampled("--noise-source", "diffusers"))
     frames = sampled("--noise", noise_file(1, shape=(4, 2, 4, 6)))
-    assert np.array_equal(frames, sampled("--seed", "1"))
+    assert np.array_equal(frames, sampled("--noise-source", "diffusers", "--seed", "1"))
 
 
 def test_a_replay_asks_for_the_noise_that_was_given(sampled, noise_file):
@@ -249,6 +269,8 @@ def test_a_replay_asks_for_the_noise_that_was_given(sampled, noise_file):
         main(["--replay", "clip.mp4"])
     assert main(["--replay", "clip.mp4", "--seed", "3", "--out", "drawn.mp4"]) == 0
     assert read_settings("drawn.mp4")["noise"] == ""
+    assert main(["--replay", "clip.mp4", "--noise-source", "released", "--out", "drawn2.mp4"]) == 0
+    assert read_settings("drawn2.mp4")["noise"] == ""
     assert main(["--replay", "clip.mp4", "--noise", "noise.safetensors"]) == 0
     assert np.array_equal(read_video("clip-replay.mp4").frames_THWC, frames)
     assert read_settings("clip-replay.mp4") == read_settings("clip.mp4")
@@ -274,6 +296,84 @@ def test_a_replay_gives_the_same_frames(sampled):
     assert main(["--replay", "clip.mp4"]) == 0
     assert np.array_equal(read_video("clip-replay.mp4").frames_THWC, frames)
     assert read_settings("clip-replay.mp4") == read_settings("clip.mp4")
+
+
+WAY = (
+    "--sampler unipc --schedule linear-quadratic --guidance-interval 0.1 0.99 --guidance-rescale 0.5 --steps 5".split()
+)
+
+
+def test_a_replay_follows_the_same_way(sampled):
+    frames = sampled(*WAY, "--noise-source", "released")
+    assert main(["--replay", "clip.mp4"]) == 0
+    assert np.array_equal(read_video("clip-replay.mp4").frames_THWC, frames)
+    stored = read_settings("clip-replay.mp4")
+    assert stored == read_settings("clip.mp4")
+    assert (stored["sampler"], stored["schedule"], stored["noise_source"]) == ("unipc", "linear-quadratic", "released")
+    assert (stored["guidance_low"], stored["guidance_high"], stored["guidance_rescale"]) == (0.1, 0.99, 0.5)
+
+
+def test_a_replay_of_a_sample_from_before_noise_was_counted_draws_its_noise(sampled):
+    frames = sampled("--noise-source", "diffusers", "--seed", "2")
+    since = {"noise_source", "sampler", "schedule", "guidance_low", "guidance_high", "guidance_rescale"}
+    stored = {name: value for name, value in read_settings("clip.mp4").items() if name not in since}
+    write_video("old.mp4", frames, 12.5, metadata=stored)
+    assert main(["--replay", "old.mp4"]) == 0
+    assert np.array_equal(read_video("old-replay.mp4").frames_THWC, frames)
+    assert main(["--replay", "old.mp4", "--seed", "3", "--out", "other.mp4"]) == 0
+    assert np.array_equal(read_video("other.mp4").frames_THWC, sampled("--noise-source", "diffusers", "--seed", "3"))
+
+
+def test_the_automatic_shift_is_recorded_as_the_number_it_is(sampled):
+    frames = sampled("--shift", "auto")
+    assert read_settings("clip.mp4")["shift"] == 17
+    assert np.array_equal(frames, sampled("--shift", "17"))
+
+
+@pytest.fixture
+def stranger(monkeypatch):
+    """A sampler of somebody else's, which knows no more than the protocol: one step, half-way and back."""
+
+    class Midpoint:
+        def sample(self, velocity, noise_BCTHW, sigmas):
+            assert len(sigmas) == 3
+            start_BCTHW = noise_BCTHW + velocity(noise_BCTHW, sigmas[0]) * (sigmas[1] - sigmas[0])
+            return (noise_BCTHW + velocity(start_BCTHW, sigmas[1]) * (sigmas[2] - sigmas[0])).double()
+
+    module = ModuleType("stranger_of_a_test")
+    module.Midpoint = Midpoint
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    class Plugin:
+        PLUGIN_API = (1, 0)
+
+        @hookimpl
+        def hy_components(self):
+            target = "stranger_of_a_test:Midpoint"
+            return [Component(kind="sampler", name="midpoint", target=target, summary="half-way and back")]
+
+    plugins = session.Plugins()
+    plugins.register(Plugin(), name="stranger")
+    monkeypatch.setattr(session, "Plugins", lambda: plugins)
+    return plugins
+
+
+@pytest.mark.usefixtures("stranger")
+def test_a_plugins_sampler_is_taken_by_its_name(sampled, plain_THWC, capsys):
+    frames = sampled("--sampler", "midpoint", "--keep-latents")
+    assert "2/2 steps" in capsys.readouterr().err
+    assert not np.array_equal(frames, plain_THWC)
+    assert main(["--replay", "clip.mp4"]) == 0
+    assert np.array_equal(read_video("clip-replay.mp4").frames_THWC, frames)
+
+
+def test_a_latent_is_decoded_where_its_sampler_is_not_installed(sampled, stranger):
+    frames = sampled("--sampler", "midpoint", "--keep-latents")
+    stranger.unregister("stranger")
+    assert main(["--decode", "clip.latent.safetensors", "--out", "again.mp4"]) == 0
+    assert np.array_equal(read_video("again.mp4").frames_THWC, frames)
+    with pytest.raises(UnknownComponent, match="no sampler 'midpoint'"):
+        main(["--replay", "clip.mp4"])
 
 
 def test_a_replay_with_a_change_is_that_sample(sampled):
@@ -326,6 +426,18 @@ def test_many_prompts_load_the_model_once_and_give_what_each_alone_gives(checkpo
     assert np.array_equal(read_video("clips/002-green-grass-everywhere.mp4").frames_THWC, alone)
 
 
+@pytest.mark.parametrize("sampler", ["euler", "unipc"])
+def test_a_video_does_not_depend_on_the_prompts_beside_it_or_their_order(checkpoint, sampled, sampler):
+    way = ["--sampler", sampler, "--steps", "4", "--seed", "6", "--guidance-interval", "0.2", "0.9"]
+    alone = {prompt: sampled(*way, prompt=prompt) for prompt in ("a ball", "green grass", "rain")}
+    for order in (["a ball", "green grass", "rain"], ["rain", "a ball"]):
+        write_prompts(*order)
+        assert batch(checkpoint, *way, "--overwrite") == 0
+        for number, prompt in enumerate(order, start=1):
+            file = f"clips/{number:03}-{prompt.replace(' ', '-')}.mp4"
+            assert np.array_equal(read_video(file).frames_THWC, alone[prompt])
+
+
 def test_one_failing_prompt_does_not_stop_the_others(checkpoint, monkeypatch, capsys):
     def write(out, *args):
         if out.name.startswith("001"):
@@ -364,7 +476,12 @@ def test_each_part_is_freed_before_the_next_is_loaded(sampled, monkeypatch):
     plugins_load = pipeline.Plugins.load
     monkeypatch.setattr(pipeline, "load_text_encoder", watched(pipeline.load_text_encoder))
     monkeypatch.setattr(pipeline, "load_dit", watched(pipeline.load_dit))
-    monkeypatch.setattr(pipeline.Plugins, "load", lambda self, kind, name: watched(plugins_load(self, kind, name)))
+
+    def load(self, kind, name):
+        loaded = plugins_load(self, kind, name)
+        return watched(loaded) if kind == "autoencoder" else loaded
+
+    monkeypatch.setattr(pipeline.Plugins, "load", load)
     sampled()
     assert len(parts) == 3
 
@@ -389,11 +506,14 @@ def test_a_damaged_model_is_refused_by_its_manifest(make_checkpoint, tmp_path):
         (["--frames", "6"], "5 and 9 are the nearest"),
         (["--negative", "rain", "--guidance", "1"], "no effect"),
         (["--model", "nowhere"], "no model 'nowhere'"),
+        (["--sampler", "eular"], "no sampler 'eular'; did you mean 'euler'"),
+        (["--schedule", "linear-quadratic", "--shift", "5"], "linear-quadratic has no shift: leave out --shift"),
+        (["--guidance-rescale", "0.7", "--guidance", "1"], "rescale would have no effect: guidance is 1"),
     ],
 )
 def test_what_is_wrong_is_said_before_weights_are_loaded(checkpoint, tmp_path, argv, message):
     (tmp_path / "there.mp4").write_bytes(b"mine")
-    with pytest.raises((SampleError, CannotWrite), match=message):
+    with pytest.raises((SampleError, CannotWrite, UnknownComponent), match=message):
         main(["a ball", "--model", str(checkpoint), *argv])
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"there.mp4": b"mine"}
 

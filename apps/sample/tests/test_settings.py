@@ -20,6 +20,10 @@ def test_the_defaults_are_right():
         ({"steps": 0}, "steps is 0; it must be from 1"),
         ({"shift": 0.0}, "shift is 0"),
         ({"shift": float("nan")}, "shift is nan"),
+        ({"shift": "most"}, "shift is 'most'; it must be a number, or auto"),
+        ({"guidance_high": 1.1}, "guidance_high is 1.1; it must be from 0 to 1"),
+        ({"guidance_low": -0.1}, "guidance_low is -0.1"),
+        ({"guidance_rescale": 2}, "guidance_rescale is 2"),
         ({"guidance": -1.0}, "guidance is -1"),
         ({"guidance": float("inf")}, "guidance is inf"),
         ({"fps": 0.0}, "fps is 0"),
@@ -48,6 +52,8 @@ def test_values_of_a_file_get_their_own_types():
     assert type(settings.width) is int
     assert type(settings.fps) is float
     assert settings_from(asdict(settings), "clip.mp4") == settings
+    assert settings_from({"shift": "auto"}, "config.json").shift == "auto"
+    assert type(settings_from({"shift": 7}, "config.json").shift) is float
 
 
 @pytest.mark.parametrize(

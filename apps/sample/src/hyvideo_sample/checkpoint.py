@@ -16,7 +16,7 @@ from hy_weights.hub import SCHEME
 from hyvideo_sample.layouts import RELEASED, WEIGHTS, Parts, find_parts
 from hyvideo_sample.settings import SampleError, Settings, settings_from
 
-_DEFAULTS = {"width", "height", "frames", "fps", "steps", "shift", "guidance", "dtype"}
+_DEFAULTS = {"width", "height", "frames", "fps", "sampler", "steps", "schedule", "shift", "guidance", "dtype"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +45,19 @@ class Checkpoint:
         """Refuse settings that this model would not follow.
 
         Raises:
-            SampleError: there is a negative prompt, and nothing reads it; or a strength that this model has no use for.
+            SampleError: there is a strength that this model has no use for, or something about the negative prompt,
+                which is not computed.
         """
         learned = self.dit.guidance_embed
         if settings.true_cfg != 1 and not learned:
             raise SampleError("true_cfg is of models that have learned their guidance; this one takes --guidance")
-        if settings.negative and (settings.true_cfg if learned else settings.guidance) == 1:
-            why = "this model has learned its guidance; give --true-cfg, such as 4, or" if learned else "guidance is 1;"
+        if (settings.true_cfg if learned else settings.guidance) != 1:
+            return
+        why = "this model has learned its guidance; give --true-cfg, such as 4, or" if learned else "guidance is 1;"
+        if settings.negative:
             raise SampleError(f"the negative prompt {settings.negative!r} would have no effect: {why} leave it out")
+        if (settings.guidance_low, settings.guidance_high, settings.guidance_rescale) != (0, 1, 0):
+            raise SampleError(f"guidance interval and rescale would have no effect: {why} leave them out")
 
 
 def open_checkpoint(name: str | None, plugins: Plugins) -> Checkpoint:

@@ -96,6 +96,8 @@ def parse(argv: Sequence[str]) -> Request:
     _name_the_rewriter(options)
     if size := options.pop("size", None):
         given["width"], given["height"] = size
+    if interval := options.pop("guidance_interval", None):
+        given["guidance_low"], given["guidance_high"] = interval
     request = Request(given=given, **options)
     _require_one_task(request)
     if request.prompts and request.out is None:
@@ -175,23 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     picture.add_argument("--frames", metavar="N", type=int, help=text)
     picture.add_argument("--fps", metavar="F", type=float, help=f"frames per second (default {usual.fps:g})")
 
-    way = parser.add_argument_group("settings: the way there")
-    way.add_argument("--seed", metavar="N", type=int, help=f"of the noise it starts from (default {usual.seed})")
-    way.add_argument("--steps", metavar="N", type=int, help=f"more are slower and finer (default {usual.steps})")
-    text = f"more spends more steps on layout, fewer on detail; 1 is even (default {usual.shift:g})"
-    way.add_argument("--shift", metavar="X", type=float, help=text)
-    text = f"how strictly the prompt is followed; 1 is off and twice as fast (default {usual.guidance:g})"
-    way.add_argument("--guidance", metavar="X", type=float, help=text)
-    way.add_argument("--negative", metavar="TEXT", help="what it must not show (default nothing)")
-    text = "how strictly the negative prompt is avoided by a model that has learned its guidance; twice as slow"
-    way.add_argument("--true-cfg", metavar="X", type=float, help=f"{text} (default {usual.true_cfg:g}, off)")
-    text = "start from this noise, a .safetensors file with one tensor of the latent's size, instead of the seed's"
-    way.add_argument("--noise", dest="noise_file", metavar="FILE", type=Path, default=None, help=text)
-    text = f"float32, or half its memory: bfloat16, float16 (default {usual.dtype})"
-    way.add_argument("--dtype", metavar="TYPE", help=text)
-    way.add_argument("--device", metavar="NAME", help="cpu, cuda, or auto: cuda when there is one (default auto)")
-    text = "decode in overlapping tiles: on, off, or auto: where the memory asks for it (default auto)"
-    way.add_argument("--tiling", metavar="HOW", help=text)
+    _add_way(parser.add_argument_group("settings: the way there"), usual)
 
     rest = parser.add_argument_group("the rest")
     text = "an .mp4, or a .png for one frame; with --prompts a folder (default: named after prompt and seed)"
@@ -205,12 +191,48 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_way(way: argparse._ArgumentGroup, usual: Settings) -> None:
+    way.add_argument("--seed", metavar="N", type=int, help=f"of the noise it starts from (default {usual.seed})")
+    text = "counter, by which a seed is the same on every device; or diffusers, or released, which draw as those do"
+    way.add_argument("--noise-source", metavar="HOW", help=f"{text} (default {usual.noise_source})")
+    text = "euler, heun (two calls per step), dpmpp-2m, unipc, or a plugin's: `hyvideo plugins`, kind sampler"
+    way.add_argument("--sampler", metavar="NAME", help=f"{text} (default {usual.sampler})")
+    way.add_argument("--steps", metavar="N", type=int, help=f"more are slower and finer (default {usual.steps})")
+    text = "of the noise levels: shifted, as released, or linear-quadratic, which has no shift"
+    way.add_argument("--schedule", metavar="NAME", help=f"{text} (default {usual.schedule})")
+    text = "more spends more steps on layout, fewer on detail; 1 is even; auto is 17 for up to 20 steps, 7 from 50"
+    way.add_argument("--shift", metavar="X", type=_shift, help=f"{text} (default {usual.shift:g})")
+    text = f"how strictly the prompt is followed; 1 is off and twice as fast (default {usual.guidance:g})"
+    way.add_argument("--guidance", metavar="X", type=float, help=text)
+    way.add_argument("--negative", metavar="TEXT", help="what it must not show (default nothing)")
+    text = "how strictly the negative prompt is avoided by a model that has learned its guidance; twice as slow"
+    way.add_argument("--true-cfg", metavar="X", type=float, help=f"{text} (default {usual.true_cfg:g}, off)")
+    text = "guide at noise levels from LOW to HIGH only, within 0 and 1; the other steps take half the time"
+    way.add_argument("--guidance-interval", metavar=("LOW", "HIGH"), nargs=2, type=float, help=text)
+    text = "against overexposure by strong guidance, from 0, off, to 1; such as 0.7"
+    way.add_argument("--guidance-rescale", metavar="X", type=float, help=text)
+    text = "start from this noise, a .safetensors file with one tensor of the latent's size, instead of the seed's"
+    way.add_argument("--noise", dest="noise_file", metavar="FILE", type=Path, default=None, help=text)
+    text = f"float32, or half its memory: bfloat16, float16 (default {usual.dtype})"
+    way.add_argument("--dtype", metavar="TYPE", help=text)
+    way.add_argument("--device", metavar="NAME", help="cpu, cuda, or auto: cuda when there is one (default auto)")
+    text = "decode in overlapping tiles: on, off, or auto: where the memory asks for it (default auto)"
+    way.add_argument("--tiling", metavar="HOW", help=text)
+
+
 def _option(text: str) -> tuple[str, str | float]:
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE, such as model=models/instruct")
     number = int(value) if value.isdecimal() else float(value) if re.fullmatch(r"\d+\.\d+", value) else value
     return name.replace("-", "_"), number
+
+
+def _shift(text: str) -> float | str:
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a number nor auto") from None
 
 
 def _size(text: str) -> tuple[int, int]:

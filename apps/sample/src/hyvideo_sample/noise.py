@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 
 import torch
+from hy_flow import counter_noise
 from hy_weights import StoredTensors
 from hy_weights.finite import require_finite
 from torch import Tensor
@@ -14,9 +15,23 @@ from torch import Tensor
 from hyvideo_sample.settings import SampleError
 
 
-def draw_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Draw noise on the CPU in float32, so that a seed means the same on every device."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+def draw_noise(source: str, seed: int, shape: tuple[int, ...], device: str) -> Tensor:
+    """Draw noise_1CTHW in float32.
+
+    Args:
+        source: `counter` gives the same bits on every device and from every version of torch, and each element alone
+            (`hy_flow.counter_noise`). `diffusers` is its pipeline's, with a generator of the CPU. `released` is the
+            released code's: float16, by the device's own generator, so another on a CPU than on a GPU.
+        seed: 0 to 2**32 - 1.
+        shape: of the latent.
+        device: where the sample is computed.
+    """
+    if source == "counter":
+        return counter_noise(shape, seed, stream="sample")
+    if source == "diffusers":
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator(device).manual_seed(seed)
+    return torch.randn(shape, generator=generator, device=device, dtype=torch.float16).float()
 
 
 def read_noise(file: Path) -> Tensor:

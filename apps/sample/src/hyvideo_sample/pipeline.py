@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from hy_dit import load_dit
-from hy_flow import embedded_guidance, guided, sample, sigmas
+from hy_flow import auto_shift
 from hy_plugins import HyError, Plugins, TextTokens
+from hy_plugins.protocols import Sampler
 from hy_textenc import CachedTextEncoder, load_text_encoder
 from hy_vae3d import Tiling
 from hy_vae3d.pixels import to_levels
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from hyvideo_sample.checkpoint import Checkpoint
 from hyvideo_sample.decoding import unfinished
+from hyvideo_sample.denoising import guided_velocity, noise_levels, watched
 from hyvideo_sample.files import write_sample
 from hyvideo_sample.latents import latent_place, write_latent
 from hyvideo_sample.noise import draw_noise
@@ -60,12 +62,13 @@ class Pipeline:
     kept: dict[Path, Path] = field(default_factory=dict)
 
     @torch.inference_mode()
-    def run(self, prompts: Mapping[Path, str], originals: Mapping[Path, str]) -> None:
+    def run(self, prompts: Mapping[Path, str], originals: Mapping[Path, str], sampler: Sampler) -> None:
         """Make a sample of each prompt and write it to its file; one that fails does not stop the others.
 
         Args:
             prompts: by file.
             originals: the prompts as they were given, by file; only of those that were rewritten.
+            sampler: what follows the velocity.
 
         Raises:
             CheckpointError: the model's files are not what its manifest says, or do not fit.
@@ -73,7 +76,7 @@ class Pipeline:
         self._check()
         null_text, *texts = self._encode([self.settings.negative, *prompts.values()])
         records = {out: self._record(prompt, originals.get(out, "")) for out, prompt in prompts.items()}
-        latents = self._denoise(dict(zip(prompts, texts, strict=True)), null_text, records)
+        latents = self._denoise(dict(zip(prompts, texts, strict=True)), null_text, records, sampler)
         self._decode(latents, records)
 
     @torch.inference_mode()
@@ -125,22 +128,18 @@ class Pipeline:
         return {"media": "image" if self.settings.frames == 1 else "video", "offload": "none"}
 
     def _denoise(
-        self, texts: Mapping[Path, TextTokens], null_text: TextTokens, records: Mapping[Path, Record]
+        self, texts: Mapping[Path, TextTokens], null_text: TextTokens, records: Mapping[Path, Record], sampler: Sampler
     ) -> dict[Path, Tensor]:
         """Sample the latent of each file, in the scale that the transformer knows."""
         with self.stages.stage("load the transformer"):
             dit = load_dit(self.checkpoint.parts.dit, **self._format())
         settings, latents = self.settings, {}
         noise_1CTHW = self._noise((1, dit.config.in_channels, *settings.latent_grid)).to(settings.device)
-        schedule = sigmas(settings.steps, settings.shift)
+        levels = noise_levels(settings)
         with self.stages.stage("denoise", len(texts) * settings.steps, "steps") as step_done:
             for out, text in texts.items():
-                if dit.config.guidance_embed:
-                    told = embedded_guidance(dit, settings.guidance, dtype=dit.img_in.proj.weight.dtype)
-                    velocity = guided(told, text, null_text, settings.true_cfg)
-                else:
-                    velocity = guided(dit, text, null_text, settings.guidance)
-                latent_BCTHW = sample(velocity, noise_1CTHW, schedule, on_step=lambda *_: step_done())
+                with watched(guided_velocity(dit, text, null_text, settings), levels, step_done) as velocity:
+                    latent_BCTHW = sampler.sample(velocity, noise_1CTHW, levels).float()
                 if latent_BCTHW.isfinite().all():
                     latents[out] = latent_BCTHW
                     self._keep(out, latent_BCTHW, records[out])
@@ -150,7 +149,9 @@ class Pipeline:
         return latents
 
     def _noise(self, shape: tuple[int, ...]) -> Tensor:
-        return draw_noise(self.settings.seed, shape) if self.noise_1CTHW is None else self.noise_1CTHW
+        if self.noise_1CTHW is not None:
+            return self.noise_1CTHW
+        return draw_noise(self.settings.noise_source, self.settings.seed, shape, self.settings.device)
 
     def _keep(self, out: Path, latent_BCTHW: Tensor, record: Record) -> None:
         """Write a latent; where that fails, decoding may still do."""
@@ -190,7 +191,7 @@ class Pipeline:
 
 
 def placed(settings: Settings) -> Settings:
-    """Give the settings with the device that `auto` stands for.
+    """Give the settings with the device and the shift that `auto` stands for.
 
     Raises:
         SampleError: CUDA is asked for, and there is none.
@@ -198,4 +199,8 @@ def placed(settings: Settings) -> Settings:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise SampleError("device is 'cuda', but torch finds none here; --device cpu gives nearly the same video")
     found = "cuda" if torch.cuda.is_available() else "cpu"
-    return replace(settings, device=found if settings.device == "auto" else settings.device)
+    return replace(
+        settings,
+        device=found if settings.device == "auto" else settings.device,
+        shift=auto_shift(settings.steps) if settings.shift == "auto" else settings.shift,
+    )

@@ -10,8 +10,18 @@ from hyvideo_sample.settings import SampleError, Settings, settings_from
 _MADE_WITH = ("hyvideo-sample", "hy-textenc", "hy-dit", "hy-flow", "hy-vae3d", "hy-data", "torch", "av")
 
 
-_LATER = {"original", "noise", "true_cfg"}
-"""Settings that older samples do not have, because they were made as by default."""
+_EARLIER = {
+    "original": "",
+    "noise": "",
+    "noise_source": "diffusers",
+    "sampler": "euler",
+    "schedule": "shifted",
+    "true_cfg": 1.0,
+    "guidance_low": 0.0,
+    "guidance_high": 1.0,
+    "guidance_rescale": 0.0,
+}
+"""How samples were made before these could be chosen: older ones do not tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +59,8 @@ def record_from(values: Mapping[str, Any], source: object) -> Record:
     Raises:
         SampleError: a value is missing, unknown or refused: the file is no sample, or a newer version's.
     """
-    stored = {name: value for name, value in values.items() if name != "packages"}
-    expected = (asdict(Settings()).keys() - _LATER) | {"model", "model_sha256"}
+    stored = _EARLIER | {name: value for name, value in values.items() if name != "packages"}
+    expected = asdict(Settings()).keys() | {"model", "model_sha256"}
     if missing := sorted(expected - stored.keys()):
         raise SampleError(f"{source} was not written by this `hyvideo sample`: its settings lack {', '.join(missing)}")
     model, model_sha256 = str(stored.pop("model")), str(stored.pop("model_sha256"))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from hy_plugins import HyError, Plugins
@@ -45,6 +46,7 @@ def run(request: Request) -> int:
     settings = placed(replace(record.settings if record else checkpoint.defaults, **request.given))
     noise_1CTHW, settings = _noise(request, settings, checkpoint)
     checkpoint.check(settings)
+    sampler = _sampler(request, settings, plugins)
     prompts = _prompts(request, settings)
     for out in prompts:
         check_place(out, settings, overwrite=request.overwrite)
@@ -68,7 +70,7 @@ def run(request: Request) -> int:
                 pipeline.finish(out, latent_BCTHW, request.decode)
             else:
                 texts, originals = _texts(prompts, settings, request, stages)
-                pipeline.run(texts, originals)
+                pipeline.run(texts, originals, sampler)
         except BaseException:  # the user's Ctrl-C among them
             for file in pipeline.kept.values():
                 stages.note(f"a latent is kept, so this finishes the sample: {finishing(file)}")
@@ -89,7 +91,7 @@ def _noise(request: Request, settings: Settings, checkpoint: Checkpoint) -> tupl
         noise_1CTHW = read_noise(request.noise_file)
         require_shape(noise_1CTHW, (1, checkpoint.dit.in_channels, *settings.latent_grid))
         return noise_1CTHW, replace(settings, noise=noise_digest(noise_1CTHW))
-    if "seed" in request.given and not request.decode:
+    if request.given.keys() & {"seed", "noise_source"} and not request.decode:
         return None, replace(settings, noise="")
     if settings.noise and not request.decode:
         raise SampleError(
@@ -97,6 +99,15 @@ def _noise(request: Request, settings: Settings, checkpoint: Checkpoint) -> tupl
             f"{settings.noise[:12]})"
         )
     return None, settings
+
+
+def _sampler(request: Request, settings: Settings, plugins: Plugins) -> Any:
+    """What follows the velocity; decoding needs none, so a latent is finished where its sampler is not installed."""
+    if "shift" in request.given and settings.schedule != "shifted":
+        raise SampleError(
+            f"the schedule {settings.schedule} has no shift: leave out --shift, or give --schedule shifted too"
+        )
+    return None if request.decode else plugins.load("sampler", settings.sampler)()
 
 
 def _check_latent(out: Path, request: Request) -> None:

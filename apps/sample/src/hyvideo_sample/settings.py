@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from hy_plugins import HyError
 
@@ -20,16 +20,22 @@ _RANGES = {  # beyond these lies a slip of the finger, not a video
     "shift": (0.01, 1000),
     "guidance": (0, 1000),
     "true_cfg": (0, 1000),
+    "guidance_low": (0, 1),
+    "guidance_high": (0, 1),
+    "guidance_rescale": (0, 1),
     "width": (PIXEL_STEP, 16_384),
     "height": (PIXEL_STEP, 16_384),
     "frames": (1, 16_385),
     "fps": (0.1, 1000),
 }
 _CHOICES = {
+    "schedule": ("shifted", "linear-quadratic"),
+    "noise_source": ("counter", "diffusers", "released"),
     "dtype": ("float32", "bfloat16", "float16"),
     "device": ("auto", "cpu", "cuda"),
     "tiling": ("auto", "on", "off"),
 }
+_OR = {"shift": ", or auto"}
 
 
 class SampleError(HyError, ValueError):
@@ -45,11 +51,18 @@ class Settings:
         original: the prompt as it was given, if it was rewritten.
         negative: what it must not show.
         seed: of the noise that sampling starts from.
+        noise_source: how the seed draws it, see `hyvideo_sample.noise.draw_noise`.
         noise: SHA-256 of that noise, if it was given; empty if the seed draws it.
-        steps: how often the transformer is called.
-        shift: of the noise levels (paper section 5.1); more gives more steps to high noise.
+        sampler: a component of kind `sampler`.
+        steps: of the sampler; each calls the transformer once, or as often as the sampler needs.
+        schedule: of the noise levels: the released one, `shifted`, or `linear-quadratic`, which has no shift.
+        shift: of the noise levels (paper section 5.1); more gives more steps to high noise; `auto` is the paper's
+            for the number of steps.
         guidance: strength of the prompt; 1 is none. A model that has learned its guidance takes it as an input.
         true_cfg: strength against the negative prompt, of a model that has learned its guidance; 1 is none.
+        guidance_low: the lowest noise level, 0 to 1, at which the null or negative prompt is computed too.
+        guidance_high: the highest one.
+        guidance_rescale: how far, 0 to 1, the guided velocity is brought back to the spread of the prompt's own.
         width: in pixels, a multiple of 16.
         height: in pixels, a multiple of 16.
         frames: 4n+1; one is a picture.
@@ -66,11 +79,17 @@ class Settings:
     original: str = ""
     negative: str = ""
     seed: int = 0
+    noise_source: str = "counter"
     noise: str = ""
+    sampler: str = "euler"
     steps: int = 30
-    shift: float = 7.0
+    schedule: str = "shifted"
+    shift: float | Literal["auto"] = 7.0
     guidance: float = 6.0
     true_cfg: float = 1.0
+    guidance_low: float = 0.0
+    guidance_high: float = 1.0
+    guidance_rescale: float = 0.0
     width: int = 64
     height: int = 64
     frames: int = 17
@@ -82,6 +101,9 @@ class Settings:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _checked(field.name, field.type, getattr(self, field.name)))
+        if self.guidance_low > self.guidance_high:
+            limits = f"{self.guidance_low} to {self.guidance_high}"
+            raise SampleError(f"the guidance interval is {limits}; give the lower noise level first")
         near_frames = (self.frames - 1) // FRAME_STEP * FRAME_STEP + 1
         if self.frames != near_frames:
             nearest = f"{near_frames} and {near_frames + FRAME_STEP} are the nearest"
@@ -123,7 +145,9 @@ def settings_from(values: Mapping[str, Any], source: object) -> Settings:
 
 def _checked(name: str, kind: Any, value: Any) -> Any:
     """Give the value in its own type, or refuse it."""
-    return _text(name, value) if kind is str else _number(name, kind, value)
+    if name == "shift" and value == "auto":
+        return value
+    return _text(name, value) if kind is str else _number(name, int if kind is int else float, value)
 
 
 def _text(name: str, value: Any) -> str:
@@ -139,7 +163,9 @@ def _text(name: str, value: Any) -> str:
 def _number(name: str, kind: type[int] | type[float], value: Any) -> float:
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
     if not numeric or (kind is int and value != value // 1):  # 16.0 is whole: some writers of YAML and JSON make it so
-        raise SampleError(f"{name} is {value!r}; it must be a {'whole ' if kind is int else ''}number")
+        raise SampleError(
+            f"{name} is {value!r}; it must be a {'whole ' if kind is int else ''}number{_OR.get(name, '')}"
+        )
     low, high = _RANGES[name]
     if not low <= value <= high:
         raise SampleError(f"{name} is {value}; it must be from {low} to {high}")
