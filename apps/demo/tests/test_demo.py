@@ -71,7 +71,9 @@ def test_the_recipes_hold_what_was_asked_for_and_the_folders_whatever_they_are_c
         data = recipe["data"]["init_args"]
         assert (recipe["seed_everything"], recipe["model"]["init_args"]["seed"], data["seed"]) == (7, 7, 7)
         assert data["steps"] == steps
-        (mean,) = [one for one in recipe["trainer"]["callbacks"] if one["class_path"].endswith("EMAWeightAveraging")]
+        (mean,) = [
+            one for one in recipe["trainer"]["callbacks"] if one["class_path"].endswith((".EMA", "EMAWeightAveraging"))
+        ]
         assert mean["init_args"]["decay"] > 0.9
     assert vae["data"]["init_args"]["folder"] == str(demo.layout.shards)
     assert vae["model"]["init_args"]["weights"].endswith("weights/vae")

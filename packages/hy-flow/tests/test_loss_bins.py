@@ -18,3 +18,17 @@ def test_losses_are_averaged_by_noise_level_until_popped():
 def test_no_bins_is_an_error():
     with pytest.raises(FlowError, match="sigma_bins is 0"):
         LossBins(0)
+
+
+def test_a_loss_that_is_not_finite_does_not_spoil_the_mean():
+    bins = LossBins(1)
+    bins.add(torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([float("nan"), 2.0, float("inf"), 4.0]))
+    assert bins.pop() == {"0.00-1.00": 3.0}
+
+
+def test_sums_and_counts_are_added_up_over_processes():
+    bins = LossBins(2)
+    bins.add(torch.tensor([0.1, 0.2]), torch.tensor([1.0, 3.0]))
+    other = torch.tensor([[2.0, 1.0], [8.0, 2.0]])
+    assert bins.pop(lambda sums: sums + other) == {"0.00-0.50": 2.0, "0.50-1.00": 4.0}
+    assert bins.pop(lambda sums: sums + other) == {}

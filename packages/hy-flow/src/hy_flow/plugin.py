@@ -18,6 +18,12 @@ def hy_components() -> Iterable[Component]:
             summary="straight lines between data and noise, as the released models were trained",
         ),
         Component(
+            kind="path",
+            name="ddpm-v",
+            target="hy_flow.ddpm:DDPMVPath",
+            summary="DDPM's 1000 steps with v-prediction, as the scaling-law family is trained",
+        ),
+        Component(
             kind="sampler",
             name="euler",
             target="hy_flow.sampling:Euler",

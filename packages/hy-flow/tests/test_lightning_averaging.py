@@ -1,0 +1,175 @@
+"""EMA: the average in its own precision, whole through validation, checkpoints and publishing."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+
+pytest.importorskip("lightning", reason="training is the extra hy-flow[train]")
+from hy_flow.lightning import EMA, FlowMatching, averaged
+from lightning.pytorch.callbacks import Callback
+from torch.optim import SGD
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:You defined a .validation_step. but have no",
+    "ignore:.isinstance.treespec",
+    "ignore:The .*dataloader.* does not have many workers",
+)
+NAME = "backbone.layers.0.weight"
+
+
+class Watch(Callback):
+    """Keeps a weight as trained and as averaged after every step, and as validation sees it."""
+
+    def __init__(self, average):
+        self.average, self.trained, self.averages, self.validated = average, [], [], []
+
+    def weight(self, module):
+        return module.backbone.layers[0].weight.detach().clone()
+
+    def on_train_batch_end(self, trainer, module, *_):
+        self.trained.append(self.weight(module))
+        self.averages.append(self.weight(self.average._average_model.module))
+
+    def on_validation_batch_start(self, trainer, module, *_):
+        self.validated.append(self.weight(module))
+
+
+def run(toys, trainer, loader, batches, decay=0.8, callbacks=(), module=FlowMatching, **settings):
+    average = EMA(decay, precision=settings.pop("average", "float32"))
+    watch = Watch(average)
+    module = module(*copy.deepcopy(toys), optimizer=partial(SGD, lr=0.5), warmup_steps=0, decay="constant")
+    fit = trainer(callbacks=[average, watch, *callbacks], num_sanity_val_steps=0, **{"max_steps": 4, **settings})
+    validation = loader(batches[:1]) if settings.get("val_check_interval") else None
+    fit.fit(module, loader(batches), validation)
+    return module, watch
+
+
+def test_it_is_the_exponential_average_and_ends_up_in_the_model(toys, toy_batches, trainer, loader):
+    module, watch = run(toys, trainer, loader, toy_batches(4))
+    expected = watch.trained[0]
+    for trained in watch.trained[1:]:
+        expected = 0.8 * expected + 0.2 * trained
+    torch.testing.assert_close(watch.averages[-1], expected)
+    assert torch.equal(watch.weight(module), watch.averages[-1])
+
+
+def test_an_average_of_weights_that_do_not_move_is_those_weights(toys):
+    """Lightning's would multiply by 0.001 in bfloat16, and settle up to 2e-3 beside them."""
+    weight = torch.randn(1000, generator=torch.Generator().manual_seed(0)).bfloat16()
+    function = EMA(0.999)._kwargs["avg_fn"]
+    average = weight.float() * 1.01
+    for _ in range(20_000):
+        average = function(average, weight, 1)
+    torch.testing.assert_close(average, weight.float(), rtol=1e-4, atol=1e-6)
+
+
+class Bfloat16(FlowMatching):
+    """With inputs of the toys in the weights' format, as the real backbone casts them."""
+
+    def _losses(self, latent_BCTHW, captions, sigma_B, draws):
+        forward = self.backbone.__class__.forward
+        self.backbone.forward = lambda x, t, text: forward(self.backbone, x.bfloat16(), t.bfloat16(), text).float()
+        try:
+            return super()._losses(latent_BCTHW, captions, sigma_B, draws)
+        finally:
+            del self.backbone.forward
+
+
+def test_an_average_of_bfloat16_weights_is_float32_and_validation_gives_it_back(toys, toy_batches, trainer, loader):
+    _, watch = run(
+        toys, trainer, loader, toy_batches(6), module=Bfloat16, precision="bf16-true", max_steps=6, val_check_interval=3
+    )
+    assert {weight.dtype for weight in watch.trained} == {torch.bfloat16}
+    assert {weight.dtype for weight in watch.averages} == {torch.float32}
+    expected = watch.trained[0].float()
+    for trained in watch.trained[1:]:
+        expected = 0.8 * expected + 0.2 * trained.float()
+    torch.testing.assert_close(watch.averages[-1], expected)  # rounded once to bfloat16, it would be off by 1e-3
+    assert torch.equal(watch.validated[0], watch.averages[2].bfloat16())
+    assert not torch.equal(watch.validated[0], watch.trained[2])
+
+
+def test_validation_sees_the_average_and_training_goes_on_with_the_weights(toys, toy_batches, trainer, loader):
+    batches = toy_batches(4)
+    _, with_validation = run(toys, trainer, loader, batches, val_check_interval=2)
+    _, without = run(toys, trainer, loader, batches)
+    assert all(torch.equal(*pair) for pair in zip(with_validation.trained, without.trained, strict=True))
+    assert torch.equal(with_validation.validated[0], without.averages[1])
+
+
+@pytest.mark.parametrize("average", ["float32", "bfloat16"])
+def test_a_resumed_run_equals_the_uninterrupted_one(
+    toys, toy_batches, trainer, resumable, stop_at, parameters, same, tmp_path, average
+):
+    file, batches = tmp_path / "middle.ckpt", toy_batches(4, size=16)
+
+    def run(*callbacks, resume=None):
+        module = FlowMatching(*copy.deepcopy(toys), warmup_steps=2)
+        fit = trainer(max_steps=6, callbacks=[EMA(0.8, precision=average), *callbacks])
+        fit.fit(module, resumable(batches), ckpt_path=resume, weights_only=True)
+        return parameters(module)
+
+    whole, stopped = run(), run(stop_at(3, file))
+    assert same(whole, run(resume=file))
+    assert not same(whole, stopped)
+    saved = torch.load(file, weights_only=True)
+    assert saved["state_dict"][NAME].dtype == getattr(torch, average)
+    assert not torch.equal(saved["state_dict"][NAME].float(), saved["current_model_state"][NAME])
+
+
+class Break(Callback):
+    def on_validation_batch_start(self, *_):
+        raise KeyError("broken")
+
+
+def test_an_error_in_validation_leaves_weights_and_average_apart(toys, toy_batches, trainer, loader):
+    average = EMA(0.8)
+    watch = Watch(average)
+    module = FlowMatching(*toys, optimizer=partial(SGD, lr=0.5), warmup_steps=0)
+    fit = trainer(max_steps=4, callbacks=[average, watch, Break()], val_check_interval=2, num_sanity_val_steps=0)
+    with pytest.raises(KeyError, match="broken"):
+        fit.fit(module, loader(toy_batches(4)), loader(toy_batches(1)))
+    assert torch.equal(watch.weight(module), watch.trained[1])
+    assert torch.equal(watch.weight(average._average_model.module), watch.averages[1])
+
+
+class Look(Callback):
+    def on_train_batch_end(self, trainer, module, *_):
+        self.before = module.backbone.layers[0].weight.detach().clone()
+        with averaged(trainer, module):
+            self.inside = module.backbone.layers[0].weight.detach().clone()
+        self.after = module.backbone.layers[0].weight.detach().clone()
+
+
+def test_a_callback_may_look_at_the_average(toys, toy_batches, trainer, loader):
+    look = Look()
+    _, watch = run(toys, trainer, loader, toy_batches(4), callbacks=[look])
+    assert torch.equal(look.inside, watch.averages[-1])
+    assert torch.equal(look.before, look.after)
+    assert not torch.equal(look.before, look.inside)
+    trainer(max_steps=1, callbacks=[look]).fit(FlowMatching(*toys), loader(toy_batches(1)))  # nothing is averaged
+    assert torch.equal(look.before, look.inside)
+
+
+class Counting(Callback):
+    def on_train_batch_start(self, trainer, module, *_):
+        module.backbone.calls.add_(7)
+
+
+def test_buffers_are_copied(toys, toy_batches, trainer, loader):
+    toys[0].register_buffer("calls", torch.tensor(0))
+    _, watch = run(toys, trainer, loader, toy_batches(3), callbacks=[Counting()], max_steps=3)
+    assert watch.average._average_model.module.backbone.calls == 21
+
+
+def test_what_is_frozen_is_neither_copied_nor_saved(toys, toy_batches, trainer, loader, toy_autoencoder, tmp_path):
+    average = EMA(0.8)
+    module = FlowMatching(*toys, toy_autoencoder, freeze_text_encoder=True)
+    fit = trainer(max_steps=1, callbacks=[average])
+    fit.fit(module, loader(toy_batches(1)))
+    copied = average._average_model.module
+    assert copied.autoencoder.model is toy_autoencoder
+    assert copied.text_encoder.model is toys[1]
+    assert len(list(copied.parameters())) == len(list(toys[0].parameters()))
