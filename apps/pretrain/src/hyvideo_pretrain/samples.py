@@ -1,0 +1,151 @@
+"""Looking at a training: the same prompts, sampled from the same noise, time after time.
+
+Shapes: B batch, C channels, T H W frames/height/width.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hy_data.contact_sheet import Row, contact_sheet, write_contact_sheet
+from hy_data.video import write_video
+from hy_flow import counter_noise
+from hy_flow.lightning import averaged
+from hy_plugins import HyError
+from hy_plugins.protocols import Autoencoder
+from hy_vae3d.pixels import to_levels
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from torch import Tensor
+
+
+class SampleSheetError(HyError, ValueError):
+    """What was asked for cannot be sampled."""
+
+
+class SampleSheets(Callback):
+    """Samples fixed prompts from fixed noise every so many steps, with averaged weights where `EMA` averages them.
+
+    Writes `step-0001000.png`, a row of frames per prompt, and `step-0001000.mp4`, all clips side by side. The trainer's
+    TensorBoard gets the sheet, and its W&B sheet and video; both take part only if they are the trainer's loggers. Only
+    the first process samples, the others wait.
+
+    Args:
+        prompts: A clip each.
+        folder: Where the files go.
+        autoencoder: Decodes the latents; None: the trained module's.
+        every: Optimizer steps from one sheet to the next.
+        width: Of the clips, in pixels.
+        height: The same.
+        frames: 4n+1; 1 is a picture, of which no video is written.
+        fps: Frames per second.
+        steps: Of the sampler.
+        shift: Of its schedule.
+        guidance: Scale of classifier-free guidance.
+        seed: Of the noise, which prompt number n always has to itself.
+
+    Raises:
+        SampleSheetError: There are no prompts, or a size does not fit the autoencoder.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[str],
+        folder: str,
+        autoencoder: Autoencoder | None = None,
+        every: int = 1000,
+        width: int = 256,
+        height: int = 256,
+        frames: int = 33,
+        fps: float = 24.0,
+        steps: int = 30,
+        shift: float = 7.0,
+        guidance: float = 6.0,
+        seed: int = 0,
+    ) -> None:
+        if not prompts or every < 1:
+            raise SampleSheetError("a sheet needs prompts, and every must be at least 1")
+        self.prompts = prompts
+        self.folder = Path(folder)
+        self.autoencoder = autoencoder
+        self.every = every
+        self.size = frames, height, width
+        self.fps = fps
+        self.settings = {"steps": steps, "shift": shift, "guidance": guidance}
+        self.seed = seed
+        self._last = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse before the training what would fail in it."""
+        decoder = self._decoder(pl_module)
+        fits = [(size - (axis == 0)) % step == 0 for axis, (size, step) in enumerate(_with(self.size, decoder))]
+        if not all(fits):
+            frames, height, width = self.size
+            ct, ch, cw = decoder.compression
+            raise SampleSheetError(
+                f"{frames} frames of {width}x{height} do not fit the autoencoder: frames are {ct}n+1, width and height "
+                f"multiples of {cw} and {ch}"
+            )
+        if hasattr(decoder, "parameters"):
+            decoder.to(pl_module.device).eval()
+        self._last = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Sample, when it is time."""
+        if trainer.global_step == self._last or trainer.global_step % self.every:
+            return
+        self._last = trainer.global_step
+        if trainer.is_global_zero:
+            with averaged(trainer, pl_module), trainer.precision_plugin.val_step_context():
+                clips = [self._clip(pl_module, number) for number in range(len(self.prompts))]
+            self._show(trainer, clips)
+        trainer.strategy.barrier("SampleSheets")
+
+    def _decoder(self, module: LightningModule) -> Any:
+        decoder = self.autoencoder or getattr(module, "autoencoder", None)
+        if decoder is None:
+            raise SampleSheetError("there is no autoencoder to decode samples with: give one to SampleSheets")
+        return decoder
+
+    @torch.no_grad()
+    def _clip(self, module: LightningModule, number: int) -> Tensor:
+        """Sample a prompt: uint8 frames [T, H, W, C]."""
+        decoder = self._decoder(module)
+        frames, height, width = (math.ceil(size / step) for size, step in _with(self.size, decoder))
+        shape = (1, decoder.latent_channels, frames, height, width)
+        noise_BCTHW = counter_noise(shape, self.seed, stream="sample sheet", rows=[number], device=module.device)
+        sample: Any = module.sample
+        latent_BCTHW: Tensor = sample([self.prompts[number]], noise_BCTHW, **self.settings)
+        with torch.autocast(module.device.type, enabled=False):
+            return to_levels(decoder.decode(latent_BCTHW / decoder.scaling_factor))
+
+    def _show(self, trainer: Trainer, clips: Sequence[Tensor]) -> None:
+        name = f"step-{trainer.global_step:07d}"
+        rows = [Row(prompt, clip.numpy()) for prompt, clip in zip(self.prompts, clips, strict=True)]
+        write_contact_sheet(self.folder / f"{name}.png", rows)
+        video = self.folder / f"{name}.mp4" if self.size[0] > 1 else None
+        if video is not None:
+            write_video(video, _side_by_side(clips).numpy(), self.fps)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("samples", contact_sheet(rows), trainer.global_step, dataformats="HWC")
+            elif isinstance(logger, WandbLogger):
+                logger.log_image("samples", [contact_sheet(rows)], trainer.global_step)
+                if video is not None:
+                    logger.log_video("sample videos", [str(video)], trainer.global_step)
+
+
+def _with(size: Sequence[int], decoder: Any) -> Iterator[tuple[int, int]]:
+    return zip(size, decoder.compression, strict=True)
+
+
+def _side_by_side(clips: Sequence[Tensor]) -> Tensor:
+    """Lay clips of one size out in a grid that is about square; places without a clip are black."""
+    columns = math.ceil(math.sqrt(len(clips)))
+    places = [*clips, *[torch.zeros_like(clips[0])] * (-len(clips) % columns)]
+    lines = [torch.cat(places[start : start + columns], dim=2) for start in range(0, len(places), columns)]
+    return torch.cat(lines, dim=1)

@@ -1,0 +1,153 @@
+"""Sheets of samples: the same prompts from the same noise, with averaged weights, as files and for loggers."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hy_data import read_video
+from hy_flow.lightning import EMA, FlowMatching
+from hy_plugins import TextTokens
+from hyvideo_pretrain.samples import SampleSheetError, SampleSheets
+from lightning import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.optim import SGD
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.isinstance.treespec",
+    "ignore:The .*dataloader.* does not have",
+    "ignore:The number of training batches",
+    "ignore:You defined a .validation_step. but have no",
+)
+
+
+class Backbone(torch.nn.Module):
+    """Its answer is one number everywhere, which is also what it learns."""
+
+    def __init__(self):
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.zeros(()))
+        self.asked = []
+
+    def forward(self, latent_BCTHW, timestep_B, text):
+        self.asked.append((latent_BCTHW.clone(), self.level.item(), self.training))
+        return self.level.expand_as(latent_BCTHW) * text.pooled_BD.view(-1, 1, 1, 1, 1)
+
+
+class TextEncoder:
+    def encode(self, prompts):
+        pooled_BD = torch.tensor([[float(len(prompt))] for prompt in prompts])
+        return TextTokens(pooled_BD[:, None], torch.ones(len(prompts), 1, dtype=torch.bool), pooled_BD)
+
+
+class Autoencoder(torch.nn.Module):
+    """Each latent is a block of 4 frames (but the first) of 2 by 2 pixels, 2 channels of three."""
+
+    compression, latent_channels, scaling_factor = (4, 2, 2), 2, 0.5
+
+    def encode(self, video_BCTHW):
+        raise AssertionError
+
+    def decode(self, latent_BCTHW):
+        wide = latent_BCTHW.repeat_interleave(2, 3).repeat_interleave(2, 4)
+        long = torch.cat([wide[:, :, :1], wide[:, :, 1:].repeat_interleave(4, 2)], dim=2)
+        return torch.cat([long, long[:, :1]], dim=1)
+
+
+def fit(sheets, *callbacks, steps=4, logger=False, **settings):
+    backbone = Backbone()
+    batch = {"latent_BCTHW": torch.ones(2, 2, 1, 2, 2), "captions": ["a", "a"]}
+    module = FlowMatching(
+        backbone, TextEncoder(), optimizer=lambda p: SGD(p, lr=0.1), warmup_steps=0, decay="constant", **settings
+    )
+    trainer = Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=logger,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[*callbacks, sheets],
+    )
+    trainer.fit(module, torch.utils.data.DataLoader([batch] * steps, batch_size=None))
+    return backbone
+
+
+def sheets(folder, **settings):
+    small = {"every": 2, "width": 8, "height": 6, "frames": 5, "steps": 2, "shift": 1.0, "guidance": 1.0}
+    return SampleSheets(["ab", "abc", "abcd"], str(folder), Autoencoder(), **(small | settings))
+
+
+def test_files_are_written_every_so_many_steps(tmp_path):
+    fit(sheets(tmp_path / "samples"))
+    names = ["step-0000002.mp4", "step-0000002.png", "step-0000004.mp4", "step-0000004.png"]
+    assert sorted(file.name for file in (tmp_path / "samples").iterdir()) == names
+    clip = read_video(tmp_path / "samples" / names[0])
+    assert clip.frames_THWC.shape == (5, 12, 16, 3), "three clips of 8 by 6 on a grid of two by two"
+    assert clip.frames_THWC[:, 7:, 9:].max() < 30, "the fourth place is black"
+    assert clip.fps == 24
+
+
+def test_noise_is_the_same_every_time_and_each_prompts_own(tmp_path):
+    backbone = fit(sheets(tmp_path))
+    starts = [latent for latent, _, training in backbone.asked if not training][::2]
+    assert len(starts) == 6
+    assert all(torch.equal(first, again) for first, again in zip(starts[:3], starts[3:], strict=True))
+    assert not torch.equal(starts[0], starts[1])
+    assert starts[0].shape == (1, 2, 2, 3, 4)
+
+
+def test_averaged_weights_are_sampled_and_training_goes_on_with_its_own(tmp_path):
+    plain = fit(sheets(tmp_path / "plain", every=100))
+    backbone = fit(sheets(tmp_path), EMA(0.5))
+    trained = [level for _, level, training in backbone.asked if training]
+    assert trained == [level for _, level, _ in plain.asked]
+    sampled = [level for _, level, training in backbone.asked if not training]
+    average = 0.5 * trained[1] + 0.5 * trained[2]  # after two steps
+    assert sampled[:6] == pytest.approx([average] * 6)
+    assert average != trained[2]
+
+
+def test_the_scaling_factor_is_taken_out_before_decoding(tmp_path):
+    module = SimpleNamespace(device=torch.device("cpu"), sample=lambda *_, **__: torch.full((1, 2, 2, 3, 4), 0.25))
+    frames = sheets(tmp_path)._clip(module, 0)
+    assert frames.shape == (5, 6, 8, 3)
+    assert frames.unique().tolist() == [round((0.5 + 1) * 127.5)]
+
+
+def test_a_picture_has_no_video(tmp_path):
+    fit(sheets(tmp_path, frames=1), steps=2)
+    assert [file.name for file in tmp_path.iterdir()] == ["step-0000002.png"]
+    assert (tmp_path / "step-0000002.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tensorboard_gets_the_sheet_when_it_is_the_trainers_logger(tmp_path):
+    logger = TensorBoardLogger(tmp_path / "log", name="")
+    fit(sheets(tmp_path / "samples"), steps=2, logger=logger)
+    logger.finalize("success")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(logger.log_dir).Reload()
+    (image,) = events.Images("samples")
+    assert image.step == 2
+
+
+def test_the_modules_autoencoder_decodes_unless_another_is_given(tmp_path):
+    without = SampleSheets(["ab"], str(tmp_path), every=2, width=8, height=6, frames=1, steps=1, guidance=1.0)
+    with pytest.raises(SampleSheetError, match="there is no autoencoder to decode samples with"):
+        fit(without)
+    fit(without, steps=2, autoencoder=Autoencoder())
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("size", [{"frames": 4}, {"width": 7}, {"height": 5}])
+def test_a_size_that_does_not_fit_is_refused_before_the_training(tmp_path, size):
+    message = r"do not fit the autoencoder: frames are 4n\+1, width and height multiples of 2 and 2"
+    with pytest.raises(SampleSheetError, match=message):
+        fit(sheets(tmp_path, **size))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", [{"prompts": []}, {"every": 0}])
+def test_a_sheet_of_nothing_is_refused(tmp_path, wrong):
+    with pytest.raises(SampleSheetError, match="needs prompts, and every must be at least 1"):
+        SampleSheets(**{"prompts": ["a"], "folder": str(tmp_path), **wrong})
