@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 from hy_data import DataError, StoredClip, iter_frames, probe
-from hy_data.shards import index_shard, shard_paths
+from hy_data.index import index_shard
+from hy_data.shards import shard_paths
 
 from hyvideo_caption.errors import CaptionCommandError
 
@@ -69,10 +70,9 @@ def _of_shards(folder: Path) -> tuple[list[Clip], list[str]]:
     clips: list[Clip] = []
     faults: list[str] = []
     for path in shard_paths(folder):
-        try:
-            clips += [Clip(key=stored.key, load=partial(_stored_sample, stored)) for stored in index_shard(path)]
-        except DataError as error:
-            faults.append(str(error))
+        found = index_shard(path)
+        clips += [Clip(key=stored.key, load=partial(_stored_sample, stored)) for stored in found.clips]
+        faults += map(str, found.faults)
     return clips, faults
 
 

@@ -12,14 +12,17 @@ if TYPE_CHECKING:
     from hy_data.captions import MeasuredCaptioner
     from hy_data.contact_sheet import Row, write_contact_sheet
     from hy_data.errors import CannotWrite, DataError, EmptyVideo, MissingFootage, NoSettings, NotAVideo, TruncatedVideo
+    from hy_data.index import Fault, StoredClip, index_shards
+    from hy_data.items import Item, LeftOut, items_for
     from hy_data.ledger import Ledger, LedgerEntry
     from hy_data.packing import Packing, pack_footage
     from hy_data.photos import KenBurns
     from hy_data.recaption import replace_captions
-    from hy_data.shards import ClipSample, ShardWriter, StoredClip, index_shards, read_shards
+    from hy_data.shards import ClipSample, ShardWriter, read_shards
     from hy_data.shots import Shot, split_shots, street_clip
     from hy_data.video import Clip, VideoInfo, encode_video, iter_frames, probe, read_settings, read_video, write_video
     from hy_data.world import World, WorldClip
+    from hy_data.world_packing import pack_world
 
 __all__ = [
     "Bucket",
@@ -28,9 +31,12 @@ __all__ = [
     "ClipSample",
     "DataError",
     "EmptyVideo",
+    "Fault",
+    "Item",
     "KenBurns",
     "Ledger",
     "LedgerEntry",
+    "LeftOut",
     "MeasuredCaptioner",
     "MissingFootage",
     "NoSettings",
@@ -51,8 +57,10 @@ __all__ = [
     "encode_video",
     "fit",
     "index_shards",
+    "items_for",
     "iter_frames",
     "pack_footage",
+    "pack_world",
     "probe",
     "read_caption",
     "read_clip",
@@ -74,9 +82,12 @@ _HOME = {
     "ClipSample": "hy_data.shards",
     "DataError": "hy_data.errors",
     "EmptyVideo": "hy_data.errors",
+    "Fault": "hy_data.index",
+    "Item": "hy_data.items",
     "KenBurns": "hy_data.photos",
     "Ledger": "hy_data.ledger",
     "LedgerEntry": "hy_data.ledger",
+    "LeftOut": "hy_data.items",
     "MeasuredCaptioner": "hy_data.captions",
     "MissingFootage": "hy_data.errors",
     "NoSettings": "hy_data.errors",
@@ -87,7 +98,7 @@ _HOME = {
     "Scores": "hy_data.analyser",
     "ShardWriter": "hy_data.shards",
     "Shot": "hy_data.shots",
-    "StoredClip": "hy_data.shards",
+    "StoredClip": "hy_data.index",
     "TruncatedVideo": "hy_data.errors",
     "VideoInfo": "hy_data.video",
     "World": "hy_data.world",
@@ -96,9 +107,11 @@ _HOME = {
     "choose_bucket": "hy_data.buckets",
     "encode_video": "hy_data.video",
     "fit": "hy_data.buckets",
-    "index_shards": "hy_data.shards",
+    "index_shards": "hy_data.index",
+    "items_for": "hy_data.items",
     "iter_frames": "hy_data.video",
     "pack_footage": "hy_data.packing",
+    "pack_world": "hy_data.world_packing",
     "probe": "hy_data.video",
     "read_caption": "hy_data.analyser",
     "read_clip": "hy_data.analyser",

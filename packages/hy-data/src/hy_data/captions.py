@@ -171,3 +171,8 @@ def _main_hue(hsv_THWC: npt.NDArray[np.uint8]) -> str:
         totals[name] = totals.get(name, 0.0) + float(weight[inside].sum())
         lower = upper
     return max(totals, key=lambda name: totals[name])
+
+
+def short_caption(captions: Mapping[str, Any], variant: int) -> str:
+    """The caption `short` of a structured caption, whichever variant is asked for."""
+    return str(captions["short"])

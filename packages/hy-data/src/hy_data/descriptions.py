@@ -5,7 +5,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,17 +43,25 @@ def read_descriptions(shard: str | Path) -> Iterator[Description]:
                 if suffix == "json" and member.isfile():
                     file = tar.extractfile(member)
                     yield _described(key, file.read() if file else b"", stop)
-        _require_end(Path(shard), stop)
+        with Path(shard).open("rb") as file:
+            require_end(file, stop)
     except (tarfile.TarError, OSError, EOFError) as error:
         yield Description(key="", stop=stop, damage=f"not a whole shard: {error}")
 
 
-def _require_end(shard: Path, stop: int) -> None:
-    """Refuse a tar that is not closed by a block of zeros: where a header is cut or damaged, tarfile just ends."""
-    with shard.open("rb") as file:
-        file.seek(-(-stop // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
-        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError(f"it breaks off after {stop:,} bytes")
+def require_end(shard: BinaryIO, stop: int) -> None:
+    """Refuse a tar that is not closed by a block of zeros: where a header is cut or damaged, tarfile just ends.
+
+    Args:
+        shard: the open tar.
+        stop: where its last member ends, in bytes.
+
+    Raises:
+        tarfile.ReadError: when it breaks off there.
+    """
+    shard.seek(-(-stop // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+    if shard.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"it breaks off after {stop:,} bytes")
 
 
 def _described(key: str, text: bytes, stop: int) -> Description:

@@ -3,8 +3,8 @@
 Shapes: T frames, H height, W width, C channels (red, green, blue).
 """
 
+import hashlib
 import json
-import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -100,8 +100,12 @@ class ShardWriter:
         Raises:
             CannotWrite: when the disk refuses; the shard at hand is lost, those before it stay.
         """
-        content = {"__key__": sample.key, "mp4": encode_video(sample.frames_THWC, sample.fps, crf=self.crf)}
-        content["json"] = json.dumps(_description(sample), ensure_ascii=False).encode()
+        return self.write_encoded(sample, encode_video(sample.frames_THWC, sample.fps, crf=self.crf))
+
+    def write_encoded(self, sample: ClipSample, mp4: bytes) -> LedgerEntry:
+        """Do the same with a clip that is encoded already: `mp4` is what `encode_video` makes of its frames."""
+        description = {**_description(sample), "sha256": hashlib.sha256(mp4).hexdigest()}
+        content = {"__key__": sample.key, "mp4": mp4, "json": json.dumps(description, ensure_ascii=False).encode()}
         try:
             self._current_tar().write(content)
         except BaseException as error:
@@ -173,66 +177,6 @@ def read_shards(folder: str | Path) -> Iterator[ClipSample]:
     urls = [str(path) for path in shard_paths(folder)]
     for sample in WebDataset(urls, shardshuffle=False, nodesplitter=None):
         yield decode_sample(sample["mp4"], json.loads(sample["json"]), f"{sample['__url__']}: {sample['__key__']}")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StoredClip:
-    """Where a clip lies, for reading in any order.
-
-    Attributes:
-        shard: the tar.
-        key: the clip's name.
-        offset: where its mp4 begins in the tar, in bytes.
-        size: length of its mp4 in bytes.
-        description: its JSON: `captions`, `source`, `start`, `frames`, `height`, `width`, `fps`.
-    """
-
-    shard: Path
-    key: str
-    offset: int
-    size: int
-    description: Mapping[str, Any]
-
-    def load(self) -> ClipSample:
-        """Read and decode the clip.
-
-        Raises:
-            DataError: when it is damaged.
-        """
-        with self.shard.open("rb") as file:
-            file.seek(self.offset)
-            return decode_sample(file.read(self.size), self.description, f"{self.shard}: {self.key}")
-
-
-def index_shards(folder: str | Path) -> list[StoredClip]:
-    """List the clips of a folder's shards without decoding them.
-
-    Raises:
-        DataError: when the folder holds no shards, or one is damaged.
-    """
-    return [clip for path in shard_paths(folder) for clip in index_shard(path)]
-
-
-def index_shard(path: str | Path) -> list[StoredClip]:
-    """List the clips of one shard without decoding them.
-
-    Raises:
-        DataError: when it is damaged.
-    """
-    path = Path(path)
-    clips: list[StoredClip] = []
-    try:
-        with tarfile.open(path) as tar:
-            members = {member.name: member for member in tar}
-            for name, member in members.items():
-                key, _, suffix = name.partition(".")
-                if suffix == "mp4":
-                    text = tar.extractfile(members[f"{key}.json"])
-                    description = json.loads(text.read() if text else b"")
-                    clips.append(StoredClip(path, key, member.offset_data, member.size, description))
-    except (OSError, tarfile.TarError, KeyError, ValueError) as error:
-        raise DataError(f"{path} is not a whole shard: {error}") from error
-    return clips
 
 
 def shard_paths(folder: str | Path) -> list[Path]:
