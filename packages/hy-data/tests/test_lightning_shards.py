@@ -43,8 +43,16 @@ def test_batches_are_counted_over_all_processes():
     data = NumberedBatches([], [], steps=4, num_workers=0)
     progress = SimpleNamespace(total=SimpleNamespace(processed=3))
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
-    data.trainer = SimpleNamespace(world_size=2, fit_loop=loop)
-    assert list(data.train_dataloader().sampler) == [6, 7, 8, 9]
+    data.trainer = SimpleNamespace(distributed_sampler_kwargs={"num_replicas": 2, "rank": 1}, fit_loop=loop)
+    assert list(data.train_dataloader().sampler) == [7, 9, 11, 13]
+    state = data.state_dict()
+    resumed = NumberedBatches([], [], steps=2, num_workers=0)
+    resumed.load_state_dict(state)
+    progress.total.processed = 0  # Lightning's own count comes back late
+    resumed.trainer = SimpleNamespace(distributed_sampler_kwargs={"num_replicas": 3, "rank": 0}, fit_loop=loop)
+    assert list(resumed.train_dataloader().sampler) == [6, 9]
+    progress.total.processed = 5
+    assert list(resumed.train_dataloader().sampler) == [12, 15]
 
 
 def test_crop_and_interval_reach_the_window(flat, monkeypatch):

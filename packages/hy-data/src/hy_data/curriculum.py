@@ -1,54 +1,13 @@
-"""From small, short clips to large, long ones: stages, and when one gives way to the next (paper, 4.1)."""
+"""From small, short clips to large, long ones: stages, and when one gives way to the next (paper, 4.1 and 4.5)."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from hy_data.buckets import Bucket
 from hy_data.errors import DataError
+from hy_data.stage import Stage
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """What is trained on until the next stage.
-
-    A stage ends after `max_epochs`, or when for `patience` epochs in a row the score has not grown by more than
-    `min_delta`, but not before `min_epochs`. The last stage lasts as long as the training.
-
-    Attributes:
-        name: for messages.
-        buckets: sizes of the batches, (frames, height, width); only images where frames are 1.
-        batch_size: clips per batch.
-        min_epochs: the fewest epochs.
-        max_epochs: the most epochs; None sets no limit.
-        patience: epochs without a better score; None does not look at the score.
-        min_delta: how much higher a score must be to count as better.
-
-    Raises:
-        ValueError: for a size or a count out of range.
-    """
-
-    name: str
-    buckets: Sequence[tuple[int, int, int]]
-    batch_size: int
-    min_epochs: int = 1
-    max_epochs: int | None = None
-    patience: int | None = None
-    min_delta: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        limits = [limit for limit in (self.max_epochs, self.patience) if limit is not None]
-        if min(self.batch_size, len(self.buckets), self.min_epochs, *limits) < 1:
-            raise ValueError(f"stage {self.name!r}: every count must be at least 1")
-        if self.max_epochs is not None and self.max_epochs < self.min_epochs:
-            raise ValueError(f"stage {self.name!r}: max_epochs={self.max_epochs} are less than {self.min_epochs=}")
-        self.sizes()
-
-    def sizes(self) -> list[Bucket]:
-        """The buckets, checked."""
-        return [Bucket(*bucket) for bucket in self.buckets]
+__all__ = ["Curriculum", "Stage"]
 
 
 class Curriculum:
@@ -60,10 +19,12 @@ class Curriculum:
     Attributes:
         stages: as given.
         stage: the index of the current one.
+        began: how many optimizer steps there were when it began.
+        first_batch: the number of its first batch.
         epochs: epochs that it has had.
 
     Raises:
-        ValueError: when there is none, one shrinks, or one would never end.
+        ValueError: when there is none, two have one name, one shrinks, or one would never end.
     """
 
     def __init__(self, stages: Sequence[Stage]) -> None:
@@ -71,19 +32,28 @@ class Curriculum:
         self.stages = list(stages)
         if not self.stages:
             raise ValueError("a curriculum needs at least one stage")
+        if len({stage.name for stage in self.stages}) < len(self.stages):
+            raise ValueError(f"every stage needs its own name, got {', '.join(stage.name for stage in self.stages)}")
         largest = [max(size.frames * size.height * size.width for size in stage.sizes()) for stage in self.stages]
         for number, stage in enumerate(self.stages[:-1]):
             if largest[number] > largest[number + 1]:
                 raise ValueError(f"stage {stage.name!r} is larger than the next: stages go from small to large")
-            if stage.max_epochs is None and stage.patience is None:
-                raise ValueError(f"stage {stage.name!r} would never end: give it max_epochs or patience")
-        self.stage = 0
-        self._begin()
+            if stage.max_epochs is None and stage.patience is None and stage.steps is None:
+                raise ValueError(f"stage {stage.name!r} would never end: give it steps, max_epochs or patience")
+        self._begin(0, step=0, batch=0)
 
-    def _begin(self) -> None:
+    def _begin(self, stage: int, *, step: int, batch: int) -> None:
+        self.stage = stage
+        self.began = step
+        self.first_batch = batch
         self.epochs = 0
         self._best = -math.inf
         self._waited = 0
+
+    @property
+    def current(self) -> Stage:
+        """The current stage."""
+        return self.stages[self.stage]
 
     @property
     def _is_last(self) -> bool:
@@ -92,42 +62,84 @@ class Curriculum:
     @property
     def waits_for_score(self) -> bool:
         """Whether the end of the current stage depends on a score."""
-        return self.stages[self.stage].patience is not None and not self._is_last
+        return self.current.patience is not None and not self._is_last
 
-    def finish_epoch(self, score: float | None) -> bool:
+    def finish_epoch(self, score: float | None, *, step: int, batch: int) -> bool:
         """Count an epoch, and go on to the next stage when it is time.
 
         Args:
             score: what validation gave, higher is better; None if there was none.
+            step: how many optimizer steps there were since training began.
+            batch: the number of the next batch.
 
         Returns:
             whether the next epoch belongs to another stage.
         """
-        stage = self.stages[self.stage]
         self.epochs += 1
-        if score is not None and score > self._best + stage.min_delta:
+        if score is not None and score > self._best + self.current.min_delta:
             self._best, self._waited = score, 0
         else:
             self._waited += 1
-        full = stage.max_epochs is not None and self.epochs >= stage.max_epochs
-        over = full or (stage.patience is not None and self._waited >= stage.patience)
-        if self._is_last or not over or self.epochs < stage.min_epochs:
+        if self._is_last or not self._is_over(step) or self.epochs < self.current.min_epochs:
             return False
-        self.stage += 1
-        self._begin()
+        self._begin(self.stage + 1, step=step, batch=batch)
         return True
 
+    def _is_over(self, step: int) -> bool:
+        stage = self.current
+        passed = [(step - self.began, stage.steps), (self.epochs, stage.max_epochs), (self._waited, stage.patience)]
+        return any(limit is not None and count >= limit for count, limit in passed)
+
     def state_dict(self) -> dict[str, Any]:
-        """Where the training stands."""
-        return {"stage": self.stage, "epochs": self.epochs, "best": self._best, "waited": self._waited}
+        """Where the training stands, and what the stages up to there were."""
+        return {
+            "stage": self.stage,
+            "began": self.began,
+            "first_batch": self.first_batch,
+            "epochs": self.epochs,
+            "best": self._best,
+            "waited": self._waited,
+            "stages": [stage.content() for stage in self.stages[: self.stage + 1]],
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there.
 
+        How long stages last, their learning rates and shifts, and stages that did not begin yet may have changed.
+
         Raises:
-            DataError: when there is no such stage.
+            DataError: when it is the state of another curriculum; the message says how they differ.
         """
-        if not 0 <= state["stage"] < len(self.stages):
+        if state["stage"] >= len(self.stages):
             raise DataError(f"the checkpoint is from stage {state['stage'] + 1}, but there are {len(self.stages)}")
-        self.stage, self.epochs = state["stage"], state["epochs"]
-        self._best, self._waited = state["best"], state["waited"]
+        before = [stage["name"] for stage in state["stages"]]
+        after = [stage.name for stage in self.stages[: len(before)]]
+        if before != after:
+            raise DataError(
+                f"the checkpoint is from another curriculum: its stages are {', '.join(before)}, and these "
+                f"{', '.join(after)}; start from its weights instead, or give the curriculum it was made with"
+            )
+        changes = _changes(state["stages"][-1], self.stages[state["stage"]].content())
+        if changes:
+            raise DataError(
+                f"the checkpoint stands in stage {before[-1]!r}, which had other batches: {'; '.join(changes)}; start "
+                "from its weights instead, or give the stage as it was"
+            )
+        self.stage, self.began, self.first_batch = state["stage"], state["began"], state["first_batch"]
+        self.epochs, self._best, self._waited = state["epochs"], state["best"], state["waited"]
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any], path: str = "") -> list[str]:
+    """How two nested mappings differ, in words."""
+    found: list[str] = []
+    for name in sorted({*before, *after}):
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += _changes(old, new, f"{path}{name}, ")
+        elif old != new:
+            found.append(f"{path}{name} was {_word(old)} and is {_word(new)}")
+    return found
+
+
+def _word(value: object) -> str:
+    return "absent" if value is None else "present" if isinstance(value, Mapping) else str(value)

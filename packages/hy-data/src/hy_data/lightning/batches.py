@@ -4,7 +4,7 @@ Shapes: B batch, C channels, T H W frames, height, width.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
 import cv2
 import lightning
@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 from hy_data.curriculum import Curriculum
 
@@ -42,28 +43,61 @@ class LatentBatch(TypedDict):
     captions: list[str]
 
 
-class _Steps(Sampler[Any]):
-    """Numbers of batches, going on from those that were trained on, so that a resumed run sees what comes next.
+class PretrainBatch(TypedDict):
+    """What the transformer is pre-trained on: clips of one bucket, as latents or as pixels to encode.
 
-    With a curriculum these are pairs of the stage and the number: processes that load ahead need no word of it.
+    Attributes:
+        latent_BCTHW: normalised latents, float32; there if and only if the data module has a cache of them.
+        video_BCTHW: otherwise: pixels in [-1, 1], float32.
+        captions: one for each.
+        keys: what each is, for reports.
+        number: of the batch, counting those of all ranks and epochs; it has the same content on any number of ranks.
     """
 
-    def __init__(self, steps: int, trained: Callable[[], int], curriculum: Curriculum | None) -> None:
+    latent_BCTHW: NotRequired[Tensor]
+    video_BCTHW: NotRequired[Tensor]
+    captions: list[str]
+    keys: list[str]
+    number: int
+
+
+class Place(NamedTuple):
+    """Which batch: its stage, its number since the stage began, and its number since training began."""
+
+    stage: int
+    within: int
+    number: int
+
+
+class _Numbers(DistributedSampler[Any]):
+    """Numbers of batches, going on from those that were trained on, so that a resumed run sees what comes next.
+
+    Of R ranks, rank r takes every R-th number from the r-th. With a curriculum they come as `Place`s: processes that
+    load ahead need no word of it. A DistributedSampler is what Lightning leaves as it is.
+    """
+
+    def __init__(
+        self, steps: int, trained: Callable[[], int], curriculum: Curriculum | None, *, num_replicas: int, rank: int
+    ) -> None:
+        super().__init__(cast("Dataset[Any]", range(steps)), num_replicas=num_replicas, rank=rank, shuffle=False)
         self.steps = steps
         self.trained = trained
         self.curriculum = curriculum
 
     def __iter__(self) -> Iterator[Any]:
-        first = self.trained()
-        numbers = range(first, first + self.steps)
-        return iter(numbers) if self.curriculum is None else ((self.curriculum.stage, number) for number in numbers)
+        first = self.trained() + self.rank
+        numbers = range(first, first + self.steps * self.num_replicas, self.num_replicas)
+        if self.curriculum is None:
+            return iter(numbers)
+        stage, began = self.curriculum.stage, self.curriculum.first_batch
+        return (Place(stage, number - began, number) for number in numbers)
 
     def __len__(self) -> int:
         return self.steps
 
 
 class _Resumable(DataLoader[Any]):
-    """A loader without a state of its own: Lightning's count of batches says where to go on (see `_Steps`).
+    """A loader without a state of its own: Lightning's count of batches says where to go on (see `_Numbers`).
 
     Lightning takes loaders with these two methods for resumable in the middle of an epoch, and warns of others.
     """
@@ -76,59 +110,89 @@ class _Resumable(DataLoader[Any]):
 
 
 class NumberedBatches(lightning.LightningDataModule):
-    """What the data modules share: numbered training batches and a fixed list of validation batches."""
+    """What the data modules share: numbered training batches and a fixed list of validation batches.
+
+    The ranks of a run share the numbers: of R ranks, rank r trains on r, r + R, r + 2R … Which batch a number is does
+    not depend on R, and a run may be resumed on another number of ranks.
+
+    Args:
+        train: gives a batch for a number, or for a `Place` where there is a curriculum.
+        validation: the validation batches.
+        steps: batches per epoch on each rank.
+        num_workers: processes that load.
+        curriculum: the stages, if there are any.
+        prefetch: batches that each of these processes has ready; None is PyTorch's two.
+    """
 
     def __init__(
         self,
-        train: Dataset[Any],
-        validation: Dataset[Any],
+        train: Dataset[Any] | None,
+        validation: Dataset[Any] | None,
         *,
         steps: int,
         num_workers: int,
         curriculum: Curriculum | None = None,
+        prefetch: int | None = None,
     ) -> None:
         super().__init__()
         self._train = train
         self._validation = validation
-        self._steps = _Steps(steps, self._trained, curriculum)
+        self._steps = steps
         self._num_workers = num_workers
-        self._restored = 0
+        self._prefetch = prefetch
+        self._curriculum = curriculum
+        self._restored = {"trained": 0, "processed": 0}
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of pixels (or latents) and `captions`, each epoch with new ones."""
-        return _Resumable(
-            self._train,
-            batch_size=None,
-            sampler=self._steps,
-            num_workers=self._num_workers,
-            worker_init_fn=_single_threaded,
-            persistent_workers=self._num_workers > 0,
-        )
+        assert self._train is not None, "the data module was not set up"
+        numbers = _Numbers(self._steps, self.trained, self._curriculum, **self._ranks())
+        return self._loader(self._train, numbers, persistent=True)
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> Any:
         """The validation batches, the same in every epoch."""
-        return DataLoader(self._validation, batch_size=None)
+        return DataLoader(cast("Dataset[Any]", self._validation), batch_size=None)
+
+    def _loader(self, batches: Dataset[Any], numbers: DistributedSampler[Any], *, persistent: bool = False) -> Any:
+        """A loader of these batches, in worker processes where there are any."""
+        return _Resumable(
+            batches,
+            batch_size=None,
+            sampler=numbers,
+            num_workers=self._num_workers,
+            prefetch_factor=self._prefetch if self._num_workers else None,
+            worker_init_fn=_single_threaded,
+            persistent_workers=persistent and self._num_workers > 0,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were trained on."""
-        return {"trained": self._trained()}
+        return {"trained": self.trained(), "processed": self._processed()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after those."""
-        self._restored = state_dict["trained"]
+        self._restored = {name: state_dict[name] for name in self._restored}
 
-    def _trained(self) -> int:
+    def trained(self) -> int:
         """How many batches this run has trained on, over all its epochs, processes and interruptions.
 
         Lightning's own count comes back late: where a learning rate asks how long the training is, the first batches
-        of a resumed run are taken before.
+        of a resumed run are taken before. It counts those of one rank, and the number of ranks may have changed.
         """
+        fresh = max(self._processed() - self._restored["processed"], 0)
+        return self._restored["trained"] + fresh * self._ranks()["num_replicas"]
+
+    def _processed(self) -> int:
         if self.trainer is None:
-            return self._restored
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress.total
+            return 0
         # `completed` would count a batch too few in a checkpoint that a callback saves at the end of a batch.
-        counted = progress.processed * self.trainer.world_size  # pyright: ignore[reportAttributeAccessIssue]
-        return max(counted, self._restored)
+        total = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return total.processed  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _ranks(self) -> dict[str, int]:
+        """How many ranks see batches of their own, and which of them this is."""
+        kwargs = self.trainer.distributed_sampler_kwargs if self.trainer else None  # pyright: ignore[reportAttributeAccessIssue]
+        return {"num_replicas": 1, "rank": 0} | (kwargs or {})
 
 
 def _single_threaded(_worker: int) -> None:

@@ -15,11 +15,11 @@ from torch.utils.data import Dataset
 from hy_data.buckets import Bucket, choose_bucket, fit, random_window
 from hy_data.curriculum import Curriculum, Stage
 from hy_data.errors import DataError
-from hy_data.lightning.batches import ClipBatch, NumberedBatches, to_video
-from hy_data.lightning.promotion import Promotion
+from hy_data.index import StoredClip, index_shards
+from hy_data.lightning.batches import ClipBatch, NumberedBatches, Place, to_video
+from hy_data.lightning.promotion import require_promotion
 from hy_data.mixing import is_image_batch
 from hy_data.packing import pack_once
-from hy_data.shards import StoredClip, index_shards
 
 _DECODED_BYTES = 512 * 2**20
 """How much decoded footage each process keeps."""
@@ -30,7 +30,7 @@ class _Windows(Dataset[ClipBatch]):
 
     def __init__(
         self,
-        stages: Sequence[tuple[int, dict[Bucket, list[StoredClip]]]],
+        stages: Sequence[tuple[Stage, dict[Bucket, list[StoredClip]]]],
         *,
         image_fraction: float,
         max_interval: int,
@@ -45,15 +45,16 @@ class _Windows(Dataset[ClipBatch]):
         self.decoded: dict[StoredClip, npt.NDArray[np.uint8]] = {}
         self.room = _DECODED_BYTES
 
-    def __getitem__(self, place: tuple[int, int]) -> ClipBatch:
-        stage, step = place
-        batch_size, clips = self.stages[stage]
+    def __getitem__(self, place: Place) -> ClipBatch:
+        stage, clips = self.stages[place.stage]
+        step = place.number
         rng = np.random.default_rng((self.seed, step))
         buckets = sorted(clips)
         weights = np.array([len(clips[bucket]) for bucket in buckets], np.float64)
         bucket = buckets[rng.choice(len(buckets), p=weights / weights.sum())]
-        chosen = [clips[bucket][index] for index in rng.integers(len(clips[bucket]), size=batch_size)]
-        if is_image_batch(step, self.image_fraction, self.seed):
+        chosen = [clips[bucket][index] for index in rng.integers(len(clips[bucket]), size=stage.batch_of(bucket))]
+        images = self.image_fraction if stage.image_fraction is None else stage.image_fraction
+        if is_image_batch(step, images, self.seed):
             bucket = replace(bucket, frames=1)
         windows = [
             random_window(self.frames(clip), bucket, rng, max_interval=self.max_interval, min_crop=self.min_crop)
@@ -147,7 +148,7 @@ class ClipShards(NumberedBatches):
         max_interval: take every n-th frame, n uniform in 1 to this (paper, 4.1: 8), or to what the clip is long enough
             for.
         min_crop: smallest share of the frame's sides that a crop shows, in (0, 1]; 1 crops only to the aspect.
-        steps: batches per epoch.
+        steps: batches per epoch on each rank.
         validation_folder: shards to validate on; None takes those that are held out, or else the training clips.
             Validation shows the middle of every clip.
         held_out: how many clips, the last of the folder, to validate on and not to train on.
@@ -191,7 +192,7 @@ class ClipShards(NumberedBatches):
         pack_once(footage, folder)
         trained, shown = _split(folder, validation_folder, held_out)
         train = _Windows(
-            [(stage.batch_size, _by_bucket(trained, stage.sizes(), folder)) for stage in self.curriculum.stages],
+            [(stage, _by_bucket(trained, stage.sizes(), folder)) for stage in self.curriculum.stages],
             image_fraction=image_fraction,
             max_interval=max_interval,
             min_crop=min_crop,
@@ -206,9 +207,8 @@ class ClipShards(NumberedBatches):
         Raises:
             DataError: when there are several and no `Promotion`.
         """
-        callbacks = self.trainer.callbacks if self.trainer else []  # pyright: ignore[reportAttributeAccessIssue]
-        if stage == "fit" and len(self.curriculum.stages) > 1 and not any(isinstance(c, Promotion) for c in callbacks):
-            raise DataError("several stages need the callback hy_data.lightning.Promotion, which ends them")
+        if stage == "fit":
+            require_promotion(self.trainer, self.curriculum)
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were trained on, and where the curriculum stands."""

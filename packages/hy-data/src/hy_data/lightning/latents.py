@@ -67,7 +67,7 @@ class LatentShards(NumberedBatches):
         folder: a folder with shards, as `hy_data.latents.write_latents` writes them.
         batch_size: latents per batch.
         image_fraction: share of batches that are images, in [0, 1].
-        steps: batches per epoch.
+        steps: batches per epoch on each rank.
         seed: another seed shows other clips.
 
     Raises:

@@ -90,7 +90,7 @@ class PretrainClips(NumberedBatches):
         world_fraction: share of clips from the procedural world, in [0, 1]; the rest is photographs.
         photos: a folder of at least two pictures; None takes those in the scikit-image wheel (extra `photos`).
         image_fraction: share of batches that hold images, in [0, 1], exactly kept, see `is_image_batch`.
-        steps: batches per epoch.
+        steps: batches per epoch on each rank.
         validation_clips: validation clips from each of the two sources.
         num_workers: processes that render; 0 renders in the training process.
         seed: another seed shows other clips; validation stays the same.

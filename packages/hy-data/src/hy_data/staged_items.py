@@ -1,0 +1,66 @@
+"""What a stage trains on: the items of its streams, and what is left out of all of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hy_data.errors import DataError
+from hy_data.index import StoredClip
+from hy_data.items import Item, LeftOut, items_for
+from hy_data.stage import Stage, Stream, label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageItems:
+    """The items of a stage.
+
+    Attributes:
+        streams: the stage's streams.
+        items: of each stream.
+        refused: the clips that each stream does not hold, with the reasons.
+    """
+
+    streams: list[Stream]
+    items: list[list[Item]]
+    refused: list[list[LeftOut]]
+
+    @property
+    def weights(self) -> list[float]:
+        """The share of batches of each stream."""
+        return [stream.weight for stream in self.streams]
+
+    def all_items(self) -> list[Item]:
+        """The items of all streams."""
+        return [item for items in self.items for item in items]
+
+    def left_out(self) -> list[LeftOut]:
+        """The clips that no stream holds, with all reasons."""
+        reasons: dict[StoredClip, list[str]] = {}
+        for stream, refused in zip(self.streams, self.refused, strict=True):
+            for one in refused:
+                reasons.setdefault(one.clip, []).append(f"{stream.name}: {one.reason}")
+        return [
+            LeftOut(clip=clip, reason="; ".join(why)) for clip, why in reasons.items() if len(why) == len(self.streams)
+        ]
+
+
+def stage_items(stage: Stage, clips: Sequence[StoredClip]) -> StageItems:
+    """Cut clips into the items of a stage; each stream takes what its buckets hold."""
+    streams = stage.streams()
+    found = [
+        items_for(clips, stream.buckets, upscale=stage.upscale, frames_as_images=stage.frames_as_images)
+        for stream in streams
+    ]
+    return StageItems(streams=streams, items=[items for items, _ in found], refused=[left_out for _, left_out in found])
+
+
+def require_items(stage: Stage, found: StageItems) -> None:
+    """Refuse a stage of which a stream would be empty.
+
+    Raises:
+        DataError: when there is one; the message gives the reasons.
+    """
+    for stream, items, refused in zip(found.streams, found.items, found.refused, strict=True):
+        if not items:
+            sizes = ", ".join(label(bucket) for bucket in stream.buckets)
+            why = "; ".join(sorted({one.reason for one in refused})[:3]) or "there are no clips"
+            raise DataError(f"stage {stage.name!r}: no clip suits its {stream.name} ({sizes}): {why}")
