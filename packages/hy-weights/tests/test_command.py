@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hy_weights import CheckpointError, write_model
+from hy_weights import CheckpointError, flatten_state, write_model, write_state
 from hy_weights.command import main
 from safetensors.torch import save_file
 
@@ -86,3 +86,48 @@ def test_a_lora_is_called_one(tmp_path, capsys, down, up):
     save_file(factors | {"c.weight": torch.ones(1)}, tmp_path / "mixed.safetensors")
     assert main([str(tmp_path / "mixed.safetensors")]) == 0
     assert "LoRA" not in capsys.readouterr().out
+
+
+def save(folder, step):
+    write_state(folder / f"step-{step}", *flatten_state({"w": torch.ones(3), "best": torch.inf}), {"step": step})
+
+
+def test_a_training_checkpoint_is_told_whole_from_torn(tmp_path, capsys):
+    save(tmp_path, 7)
+    assert main([str(tmp_path / "step-7")]) == 0
+    out = capsys.readouterr().out
+    assert ["state.safetensors", "ok"] in [line.split()[::2] for line in out.splitlines()]
+    assert ["provenance", "step", "7"] in [line.split() for line in out.splitlines()]
+    assert "step-7 is whole." in out
+    (tmp_path / "step-7" / "state.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"state\.json is changed"):
+        main([str(tmp_path / "step-7")])
+
+
+def test_of_a_runs_folder_every_checkpoint_is_told(tmp_path, capsys):
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    (tmp_path / "latest").symlink_to("step-3")
+    (tmp_path / "step-1").rename(tmp_path / ".step-1.staging-01234567")
+    assert main([str(tmp_path)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["checkpoint", "also", "step", "bytes", "state"] in rows
+    assert [(row[0], row[-1]) for row in rows[1:3]] == [("step-2", "whole"), ("step-3", "whole")]
+    assert rows[2][1:3] == ["latest", "3"]
+    assert rows[-1][-2:] == ["is", "whole."]
+    (tmp_path / "step-2" / "state.safetensors").write_bytes(b"")
+    (tmp_path / "step-3" / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match="torn checkpoints: step-2, step-3"):
+        main([str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "torn: does not match its manifest.json: state.safetensors is changed" in out
+    assert "torn: no manifest.json" in out
+
+
+def test_models_beside_a_runs_checkpoints_are_described_too(tmp_path, capsys):
+    save(tmp_path / "run", 1)
+    write_model(tmp_path / "run" / "model", {"w": torch.ones(2)}, {})
+    assert main([str(tmp_path / "run")]) == 0
+    lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert ["weights", "model", "1"] in lines
+    assert ["weights", "step-1", "2"] not in lines

@@ -86,3 +86,9 @@ def test_a_damaged_entry_is_refused(folder, name, entry):
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match=r"the entry for .* is damaged"):
         verify(folder)
+
+
+def test_what_was_hashed_while_it_was_written_is_not_read_again(tmp_path):
+    (tmp_path / "large").write_text("x")
+    write_manifest(tmp_path, known={"large": "0" * 64, "not there": "1" * 64})
+    assert {name: told["sha256"] for name, told in read_manifest(tmp_path)["files"].items()} == {"large": "0" * 64}

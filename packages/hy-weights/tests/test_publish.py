@@ -234,3 +234,37 @@ def test_a_file_where_none_can_be_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="can't be written"), staged_file(tmp_path / "file" / "w.bin"):
         pass
+
+
+def test_a_discarded_folder_is_gone(tmp_path):
+    write(tmp_path / "step-1", "one")
+    publish.discard(tmp_path / "step-1")
+    assert names(tmp_path) == []
+    with pytest.raises(CheckpointError, match=r"step-1: can't be removed"):
+        publish.discard(tmp_path / "step-1")
+
+
+def test_killed_while_it_is_removed_a_folder_has_lost_its_name_and_is_swept_away(tmp_path, monkeypatch):
+    for name in ("step-1", "step-2"):
+        write(tmp_path / name, "x")
+    with monkeypatch.context() as patched:
+        patched.setattr(publish.shutil, "rmtree", die)
+        killed(lambda: publish.discard(tmp_path / "step-1"))
+    left = names(tmp_path)
+    assert len(left) == 2
+    assert left[0].startswith(".step-1.discarded-")
+    publish.sweep(tmp_path)
+    assert names(tmp_path) == ["step-2"]
+
+
+def test_sweeping_removes_what_writers_of_any_name_left_and_puts_back_what_they_moved(tmp_path):
+    write(tmp_path / "step-2", "two")
+    (tmp_path / "step-2").rename(tmp_path / ".step-2.replaced-0123abcd")
+    kept = [".hidden", "step-1.staging-12345678", ".step-1.staging-1234567g"]
+    for name in [*kept, ".step-1.staging-12345678", ".step-3.discarded-12345678"]:
+        (tmp_path / name).mkdir()
+    with staged(tmp_path / "step-4") as living:
+        publish.sweep(tmp_path)
+        assert living.exists()
+    assert names(tmp_path) == sorted([*kept, "step-2", "step-4"])
+    assert read(tmp_path / "step-2") == "two"

@@ -1,5 +1,6 @@
 """A streamed file is what safetensors reads, and one tensor at a time is in memory."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -100,3 +101,11 @@ def test_three_gigabytes_pass_through_a_tenth_of_that_memory(tmp_path):
     assert process.returncode == 0
     assert os.path.getsize(tmp_path / "big.safetensors") > 3 * 2**30
     assert most < 1.2 * 2**20, f"{most / 2**20:.2f} GB"
+
+
+def test_what_is_not_finite_is_written_where_that_is_allowed(tmp_path):
+    digest = hashlib.sha256()
+    file = tmp_path / "w.safetensors"
+    write_stream(file, {"a": torch.tensor([torch.nan, 1.0]), "b": torch.zeros(0)}, finite=False, digest=digest)
+    assert load_file(file)["a"].isnan().tolist() == [True, False]
+    assert digest.hexdigest() == hashlib.sha256(file.read_bytes()).hexdigest()

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from hy_weights.lora.reading import read_lora
     from hy_weights.lora.writing import write_lora
     from hy_weights.manifest import FileState, file_states, read_manifest, verify, write_manifest
-    from hy_weights.publish import require_replaceable, staged, staged_file
+    from hy_weights.publish import discard, require_replaceable, staged, staged_file, sweep
     from hy_weights.reading import read_config, read_config_as
+    from hy_weights.state import flatten_state, unflatten_state
+    from hy_weights.state_folder import read_state, write_state
     from hy_weights.store import TensorStore, content_key
     from hy_weights.stored import StoredTensors, read_tensors
     from hy_weights.strict import load_strict
@@ -43,7 +45,9 @@ __all__ = [
     "StoredTensors",
     "TensorStore",
     "content_key",
+    "discard",
     "file_states",
+    "flatten_state",
     "folder_digest",
     "insert_lora",
     "inserted_lora",
@@ -58,18 +62,22 @@ __all__ = [
     "read_config_as",
     "read_lora",
     "read_manifest",
+    "read_state",
     "read_tensors",
     "remove_lora",
     "require_replaceable",
     "set_lora_strength",
     "staged",
     "staged_file",
+    "sweep",
     "tensors_sha256",
     "unallocated",
+    "unflatten_state",
     "verify",
     "write_lora",
     "write_manifest",
     "write_model",
+    "write_state",
 ]
 
 _HOME = {
@@ -81,7 +89,9 @@ _HOME = {
     "StoredTensors": "hy_weights.stored",
     "TensorStore": "hy_weights.store",
     "content_key": "hy_weights.store",
+    "discard": "hy_weights.publish",
     "file_states": "hy_weights.manifest",
+    "flatten_state": "hy_weights.state",
     "folder_digest": "hy_weights.digest",
     "insert_lora": "hy_weights.lora.adapters",
     "inserted_lora": "hy_weights.lora.adapters",
@@ -96,18 +106,22 @@ _HOME = {
     "read_config_as": "hy_weights.reading",
     "read_lora": "hy_weights.lora.reading",
     "read_manifest": "hy_weights.manifest",
+    "read_state": "hy_weights.state_folder",
     "read_tensors": "hy_weights.stored",
     "remove_lora": "hy_weights.lora.adapters",
     "require_replaceable": "hy_weights.publish",
     "set_lora_strength": "hy_weights.lora.adapters",
     "staged": "hy_weights.publish",
     "staged_file": "hy_weights.publish",
+    "sweep": "hy_weights.publish",
     "tensors_sha256": "hy_weights.entry",
     "unallocated": "hy_weights.allocation",
+    "unflatten_state": "hy_weights.state",
     "verify": "hy_weights.manifest",
     "write_lora": "hy_weights.lora.writing",
     "write_manifest": "hy_weights.manifest",
     "write_model": "hy_weights.writing",
+    "write_state": "hy_weights.state_folder",
 }
 
 

@@ -9,6 +9,7 @@ from hy_weights.errors import CheckpointError
 from hy_weights.manifest import MANIFEST_FILE, file_states, read_manifest, require_whole
 from hy_weights.progress import tell
 from hy_weights.reading import CONFIG_FILE, read_config
+from hy_weights.training_states import is_hidden, require_none_torn, state_folders, table
 
 if TYPE_CHECKING:
     from hy_weights.stored import StoredTensors
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str]) -> int:
     """Say what a checkpoint is, and fail if it isn't whole.
 
-    A published folder is compared with its manifest. Every checkpoint, be it a file or beneath a folder, is read: what
-    it holds is printed, and must be finite and, if an installed package knows the model, exactly the model's.
+    A published folder is compared with its manifest, and so is every training checkpoint beneath a folder. Every
+    checkpoint of a model, be it a file or beneath a folder, is read: what it holds is printed, and must be finite and,
+    if an installed package knows the model, exactly the model's.
 
     Raises:
         CheckpointError: A file is missing, changed or damaged, a number isn't finite, or keys don't fit the model.
@@ -26,7 +28,10 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="hyvideo verify", description="Say what a checkpoint is, and whether it is whole."
     )
-    kinds = "a folder, a .safetensors or .pt file, an index of several, or hf://org/name[@revision][/folder or file]"
+    kinds = (
+        "a folder, of a model or of a training's checkpoints, a .safetensors or .pt file, an index of several, "
+        "or hf://org/name[@revision][/folder or file]"
+    )
     parser.add_argument("place", help=kinds)
 
     from hy_weights.hub import located
@@ -35,15 +40,26 @@ def main(argv: Sequence[str]) -> int:
     published = (path / MANIFEST_FILE).is_file()
     if published:
         _compare(path)
-    found = [path] if path.is_file() else _checkpoints(path)
-    if not found and not published:
+    states = [] if path.is_file() else state_folders(path)
+    found = [path] if path.is_file() else [place for place in _checkpoints(path) if place not in states]
+    if not found and not states and not published:
         raise CheckpointError(f"{path}: holds no checkpoint")
+    if states and not published:
+        _compare_states(states, path)
     for checkpoint in found:
         _describe(checkpoint, path)
     if published:
         _print_provenance(path, with_config=path not in found)
-    print(f"{path} is {'whole' if published else f'sound; it has no {MANIFEST_FILE} to compare it with'}.")
+    compared = published or (states and not found)
+    print(f"{path} is {'whole' if compared else f'sound; it has no {MANIFEST_FILE} to compare it with'}.")
     return 0
+
+
+def _compare_states(folders: Sequence[Path], within: Path) -> None:
+    rows, torn = table(folders, within)
+    _print_table(rows)
+    print()
+    require_none_torn(torn, within)
 
 
 def _compare(folder: Path) -> None:
@@ -58,6 +74,7 @@ def _checkpoints(folder: Path) -> list[Path]:
     from hy_weights.stored import SUFFIXES, checkpoint_file
 
     weights = sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+    weights = [file for file in weights if not is_hidden(file, folder)]
     found: list[Path] = []
     for holder in sorted({file.parent for file in weights}):
         try:

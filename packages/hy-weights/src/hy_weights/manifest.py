@@ -29,18 +29,28 @@ class FileState:
     state: str  # "ok", "missing", "changed", or "not listed" (there, but unknown to the manifest)
 
 
-def write_manifest(folder: str | os.PathLike[str], provenance: Mapping[str, Any] | None = None) -> None:
+def write_manifest(
+    folder: str | os.PathLike[str],
+    provenance: Mapping[str, Any] | None = None,
+    known: Mapping[str, str] | None = None,
+) -> None:
     """Write `manifest.json` over all files of a folder, subfolders included.
 
-    It holds the SHA-256 and size of each file, the folder's configuration, the versions of the packages in use
-    as it is written, and `provenance`: any JSON values that say how the contents came to be.
+    It holds the SHA-256 and size of each file, the folder's configuration, and the versions of the packages in use
+    as it is written.
+
+    Args:
+        folder: Where the files are.
+        provenance: Any JSON values that say how the contents came to be; kept in the manifest.
+        known: The SHA-256 of files that were hashed as they were written, by path; the others are read.
     """
     folder = Path(folder)
     config = folder / CONFIG_FILE
+    known = known or {}
     manifest = {
         "format": _FORMAT,
         "files": {
-            name: {"sha256": file_sha256(folder / name), "size": (folder / name).stat().st_size}
+            name: {"sha256": known.get(name) or file_sha256(folder / name), "size": (folder / name).stat().st_size}
             for name in _files(folder)
         },
         "config": read_json(config) if config.is_file() else None,

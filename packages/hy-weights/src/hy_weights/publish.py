@@ -44,7 +44,7 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         require_replaceable(final)
         final.parent.mkdir(parents=True, exist_ok=True)
-        _clean_up(final)
+        _clean_up(final.parent, re.escape(final.name))
         staging, lock = _create_staging(final)
     except OSError as error:
         raise CheckpointError(f"{final}: can't be written ({error})") from error
@@ -108,6 +108,30 @@ def require_replaceable(folder: str | os.PathLike[str]) -> None:
     raise CheckpointError(f"{final}: already there, {what}; it is never overwritten, choose another place or remove it")
 
 
+def discard(folder: str | os.PathLike[str]) -> None:
+    """Remove a published folder. It loses its name first: whenever this is killed, it is there whole, or not at all.
+
+    Raises:
+        CheckpointError: there is none, or it can't be removed.
+    """
+    folder = Path(folder)
+    aside = _beside(folder, "discarded")
+    try:
+        folder.rename(aside)
+        _sync(folder.parent)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: can't be removed ({error})") from error
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def sweep(folder: str | os.PathLike[str]) -> None:
+    """Remove what killed writers left in a folder, and put back what they had moved aside.
+
+    `staged` does so for the name that it writes; this is for a folder where every name is written once.
+    """
+    _clean_up(Path(folder), ".+")
+
+
 def _create_staging(final: Path) -> tuple[Path, int]:
     """Make a locked staging folder; tries again if another writer's clean-up took it before it was locked."""
     while True:
@@ -147,14 +171,16 @@ def locked(descriptor: int, *, wait: bool = False) -> bool:
     return True
 
 
-def _clean_up(final: Path) -> None:
-    """Put back a folder that a killed writer had moved aside, then remove what killed writers left."""
-    pattern = re.compile(rf"\.{re.escape(final.name)}\.(staging|replaced)-[0-9a-f]{{8}}")
-    for path in [path for path in final.parent.iterdir() if pattern.fullmatch(path.name)]:
-        lock = _lock(path)
-        if lock is None:
+def _clean_up(folder: Path, names: str) -> None:
+    """Put back what a killed writer had moved aside, then remove what killed writers left, of names like `names`."""
+    pattern = re.compile(rf"\.({names})\.(staging|replaced|discarded)-[0-9a-f]{{8}}")
+    for path in list(folder.iterdir()):
+        found = pattern.fullmatch(path.name)
+        lock = _lock(path) if found else None
+        if found is None or lock is None:
             continue
-        if ".replaced-" in path.name and not final.exists() and is_published(path):
+        final = folder / found[1]
+        if found[2] == "replaced" and not final.exists() and is_published(path):
             path.rename(final)
         else:
             shutil.rmtree(path, ignore_errors=True)

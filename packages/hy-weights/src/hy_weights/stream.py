@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +31,13 @@ _NAMES = {
 _ALIGNMENT = 8
 
 
+class Digest(Protocol):
+    """A hash of `hashlib`."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Take in more."""
+
+
 def write_stream(
     file: Path,
     tensors: Mapping[str, Tensor],
@@ -37,6 +45,9 @@ def write_stream(
     progress: Callable[[int, int], None] = lambda done, total: None,
     metadata: Mapping[str, str] | None = None,
     source: object = None,
+    *,
+    finite: bool = True,
+    digest: Digest | None = None,
 ) -> None:
     """Write a `.safetensors` file; one tensor is in memory at a time where the mapping makes them when asked.
 
@@ -47,6 +58,8 @@ def write_stream(
         progress: Called after each tensor with the bytes written and all there are.
         metadata: What the file says of itself.
         source: Where the tensors came from; it opens the error messages, `file` does without it.
+        finite: Refuse NaN and infinity.
+        digest: Takes in every byte that is written, so that the file need not be read again to be hashed.
 
     Raises:
         CheckpointError: A tensor's number format has no name in safetensors, or a tensor holds NaN or infinity, or
@@ -60,18 +73,25 @@ def write_stream(
     order = sorted(outlines, key=lambda key: (-outlines[key].element_size(), key))
     header, end = _header(source, outlines, order, metadata or {})
     with file.open("wb") as stream:
-        stream.write(len(header).to_bytes(8, "little") + header)
+
+        def write(data: bytes | memoryview) -> None:
+            stream.write(data)
+            if digest is not None:
+                digest.update(data)
+
+        write(len(header).to_bytes(8, "little") + header)
         done = 0
         for key in order:
             stored = tensors[key]
-            require_finite({key: stored}, source=str(source))
-            tensor = _converted(stored, dtype).contiguous()
-            if not is_finite(tensor):
+            if finite:
+                require_finite({key: stored}, source=str(source))
+            tensor = _converted(stored, dtype).cpu().contiguous()
+            if finite and not is_finite(tensor):
                 raise CheckpointError(f"{source}: tensor {key!r} has numbers beyond the range of {tensor.dtype}")
             assert (tensor.dtype, tensor.shape) == (outlines[key].dtype, outlines[key].shape), (
                 "the header says otherwise"
             )
-            stream.write(tensor.view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+            write(tensor.view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
             done += tensor.nbytes
             progress(done, end)
         stream.flush()
