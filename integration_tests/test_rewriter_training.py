@@ -87,7 +87,7 @@ def test_collect_fit_resume_rewrite(server, tmp_path, monkeypatch, capsys):
     recipe += ["--model.max_tokens", "8192", "--trainer.accelerator", "cpu", "--trainer.accumulate_grad_batches", "1"]
     recipe += ["--trainer.enable_progress_bar", "false"]
     assert pretrain([*recipe, "--trainer.max_steps", "2"]) == 0
-    assert (tmp_path / "runs/rewrite-lora/last.ckpt").stat().st_size < 200_000
+    assert (tmp_path / "runs/rewrite-lora/latest/state.safetensors").stat().st_size < 200_000
     assert pretrain([*recipe, "--trainer.max_steps", "4", "--resume"]) == 0
     manifest = verify("runs/rewrite-lora/adapter")
     assert manifest["provenance"] == {"module": "RewriterTraining", "steps": 4}

@@ -16,8 +16,9 @@ from hy_vae3d import VAE3D, VAE3DConfig, load_vae
 from hy_vae3d.lightning import VAETraining
 from hy_vae3d.tiling import Tiling
 from hy_weights import read_tensors, write_model
-from hyvideo_pretrain.checkpoints import Interrupted, LastCheckpoint
+from hyvideo_pretrain.checkpoints import Checkpoints
 from hyvideo_pretrain.cli import main
+from hyvideo_pretrain.signals import Interrupted
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch.optim import AdamW
 
@@ -64,13 +65,13 @@ def fit(shards, folder, *callbacks, resume=False):
         max_epochs=3,
         accelerator="cpu",
         precision="bf16-mixed",
-        callbacks=[Promotion(), EMAWeightAveraging(decay=0.9), LastCheckpoint(str(folder)), *callbacks],
+        callbacks=[Promotion(), EMAWeightAveraging(decay=0.9), Checkpoints(str(folder)), *callbacks],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     torch.manual_seed(1 if resume else 2)  # the global random numbers have no say
-    trainer.fit(module, data, ckpt_path=folder / "last.ckpt" if resume else None, weights_only=True)
+    trainer.fit(module, data, ckpt_path=folder if resume else None, weights_only=True)
     return module
 
 

@@ -104,7 +104,7 @@ def test_only_a_resumed_training_with_a_checkpoint_goes_on(tmp_path, resume, sav
     layout, commands = Layout(tmp_path), Commands()
     layout.run("vae").mkdir(parents=True)
     if saved:
-        (layout.run("vae") / "last.ckpt").touch()
+        (layout.run("vae") / "step-00000100").mkdir()
     values = {"weights": "w", "buckets": [[5, 32, 32]], "steps": 1, "seed": 0}
     training.fit(commands, layout, "vae", values, resume=resume)
     assert ("--resume" in commands.calls[0]) is goes_on

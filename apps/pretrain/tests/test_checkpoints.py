@@ -1,28 +1,59 @@
-"""A run that is told to stop saves itself at a step's end, and goes on as if it had never stopped."""
+"""A run saves itself where nothing is half done, and goes on as if it had never stopped."""
 
 import os
+import random
 import signal
 import threading
 
+import numpy as np
 import pytest
 import torch
-from hyvideo_pretrain.checkpoints import Interrupted, LastCheckpoint
+from hy_flow.errors import Diverged
+from hy_weights import CheckpointError, flatten_state, read_manifest, read_state, state_folder
+from hyvideo_pretrain import checkpoint_io
+from hyvideo_pretrain.checkpoints import Checkpoints
+from hyvideo_pretrain.signals import Interrupted
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch.utils.data import DataLoader
+
+BATCHES = 4  # of an epoch
+
+
+class Noisy(BoringModel):
+    """Draws from every generator, and notes what it draws."""
+
+    def __init__(self):
+        super().__init__()
+        self.drawn, self.validated = [], []
+        self.register_buffer("batches", torch.zeros(1))
+
+    def training_step(self, batch, batch_idx):
+        noise = torch.rand(()).item() + np.random.rand() + random.random()
+        self.drawn.append((self.current_epoch, batch_idx, noise))
+        self.batches += 1
+        return self.layer(batch * noise).square().mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.validated.append(self.global_step)
+        self.log("score", torch.rand(()))
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=0.1)
 
 
 class Signal(Callback):
-    """Sends this process a signal in the middle of a step, once or twice."""
+    """Sends this process a signal in the middle of a step."""
 
-    def __init__(self, number, step, times=1):
-        self.number, self.step, self.times = number, step, times
+    def __init__(self, number, step):
+        self.number, self.step = number, step
 
     def on_after_backward(self, trainer, pl_module):
-        if trainer.global_step == self.step and self.times:
-            self.times -= 1
+        if trainer.global_step == self.step:
             os.kill(os.getpid(), self.number)
+            self.step = -1
 
 
 class SignalAtTheEnd(Callback):
@@ -31,98 +62,290 @@ class SignalAtTheEnd(Callback):
 
 
 class PowerCut(Callback):
+    """Ends the run when a batch begins."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
     def on_train_batch_start(self, trainer, *_):
-        if trainer.global_step == 5:
+        if trainer.fit_loop.total_batch_idx == self.batch:
             raise RuntimeError("power cut")
 
 
-def fit(folder, callbacks=(), ckpt_path=None, every=100, **changes):
+class Resumable(DataLoader):
+    """All batches are alike: there is no place in them to lose."""
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def fit(
+    folder, callbacks=(), *, resume=None, every=100, model=None, steps=12, batches=BATCHES, options=None, **changes
+):
     torch.manual_seed(0)
-    model, data = BoringModel(), torch.ones(24, 32)  # every batch is like the next: resuming needs no loader's state
+    np.random.seed(0)
+    random.seed(0)
+    model = model or Noisy()
+    torch.manual_seed(1 if resume else 2)  # what a resumed run starts with has no say
+    changes = {"limit_val_batches": 0, "max_steps": steps, **changes}
     trainer = Trainer(
-        max_steps=8,
         accelerator="cpu",
         logger=False,
-        limit_val_batches=0,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[*callbacks, LastCheckpoint(str(folder), every=every)],
+        num_sanity_val_steps=0,
+        callbacks=[*callbacks, Checkpoints(str(folder), **{"every": every, **(options or {})})],
         **changes,
     )
-    trainer.fit(model, DataLoader(data), ckpt_path=ckpt_path, weights_only=True)
-    return model.state_dict()
+    data = torch.ones(batches, 32)
+    trainer.fit(model, Resumable(data), DataLoader(data[:2]), ckpt_path=resume, weights_only=True)
+    return model
 
 
-def saved(folder):
-    return torch.load(folder / "last.ckpt", weights_only=True)
+def steps_in(folder):
+    return sorted(int(path.name[5:]) for path in folder.glob("step-*") if not path.is_symlink())
+
+
+def last(folder):
+    return read_state((folder / "latest").resolve())
 
 
 def same(one, two):
+    one, two = one.state_dict(), two.state_dict()
     return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_at_the_end_of_the_step(tmp_path, number):
+PLANS = {
+    "no validation": {},
+    "validation in the middle": {"limit_val_batches": 2, "val_check_interval": 3},
+    "validation at the ends of epochs": {"limit_val_batches": 2},
+    "validation across epochs": {"limit_val_batches": 2, "val_check_interval": 3, "check_val_every_n_epoch": None},
+    "accumulated gradients": {
+        "accumulate_grad_batches": 3,
+        "limit_val_batches": 2,
+        "val_check_interval": 2,
+        "max_steps": 6,
+    },
+    "half precision": {"precision": "bf16-mixed"},
+}
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+@pytest.mark.parametrize("every", [1, 3])
+def test_cut_off_anywhere_a_run_ends_like_an_uninterrupted_one(tmp_path, plan, every):
+    def run(name, *callbacks, resume=None):
+        averaging = EMAWeightAveraging(decay=0.9)
+        return fit(tmp_path / name, [averaging, *callbacks], every=every, resume=resume, **plan)
+
+    whole, expected = run("whole"), last(tmp_path / "whole")
+    for batch in (4, 5, 7, 10):
+        with pytest.raises(RuntimeError, match="power cut"):
+            run(str(batch), PowerCut(batch))
+        resumed = run(str(batch), resume=tmp_path / str(batch))
+        assert 0 < len(resumed.drawn) < len(whole.drawn)
+        assert resumed.drawn == whole.drawn[-len(resumed.drawn) :]
+        assert resumed.validated == whole.validated[len(whole.validated) - len(resumed.validated) :]
+        assert same(resumed, whole)
+        assert_equal_states(last(tmp_path / str(batch)), expected)
+
+
+def assert_equal_states(one, two):
+    one, two = flatten_state(one), flatten_state(two)
+    assert one[0] == two[0]
+    assert [name for name in two[1] if not torch.equal(one[1][name], two[1][name])] == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+def test_a_signal_saves_at_the_end_of_the_step(tmp_path, number, code):
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted, match=r"after step 4; saved .*last\.ckpt; go on with --resume") as stopped:
-        fit(tmp_path, [Signal(number, step=3)])
-    assert stopped.value.exit_code == 130
-    assert saved(tmp_path)["global_step"] == 4
+    with pytest.raises(Interrupted, match=r"after step 3; saved .*step-00000003; go on with --resume") as stopped:
+        fit(tmp_path, [Signal(number, step=2)])
+    assert stopped.value.exit_code == code
+    assert steps_in(tmp_path) == [3]
+    assert last(tmp_path)["global_step"] == 3
     assert signal.getsignal(number) is before
 
 
-def test_with_accumulated_gradients_the_whole_step_is_waited_for(tmp_path):
-    with pytest.raises(Interrupted, match="after step 4;"):
-        fit(tmp_path, [Signal(signal.SIGINT, step=3)], accumulate_grad_batches=3)
-    assert saved(tmp_path)["global_step"] == 4
-
-
-@pytest.fixture
-def _hears_ctrl_c():
-    """A shell's background jobs, such as a run of these tests, begin deaf to it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_hears_ctrl_c")
-def test_a_second_signal_does_not_wait(tmp_path):
-    # Lightning takes the interrupt that Python raises, and ends the program.
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        fit(tmp_path, [Signal(signal.SIGINT, step=3, times=2)], accumulate_grad_batches=2)
-    assert not (tmp_path / "last.ckpt").exists()
+@pytest.mark.parametrize(
+    ("plan", "stop"),
+    [({"accumulate_grad_batches": 2}, 3), ({"limit_val_batches": 1, "val_check_interval": 3}, 3), ({}, 4)],
+)
+def test_a_signal_waits_for_the_whole_step_validation_and_epoch(tmp_path, plan, stop):
+    whole = fit(tmp_path / "whole", **plan)
+    with pytest.raises(Interrupted, match=f"after step {stop};"):
+        fit(tmp_path / "a", [Signal(signal.SIGTERM, step=stop - 1)], **plan)
+    resumed = fit(tmp_path / "a", resume=tmp_path / "a", **plan)
+    assert resumed.drawn == whole.drawn[-len(resumed.drawn) :]
+    assert same(resumed, whole)
 
 
 def test_a_signal_after_the_last_step_is_not_lost(tmp_path):
-    with pytest.raises(Interrupted, match="trained to the end, 8 steps"):
+    with pytest.raises(Interrupted, match="trained to the end, 12 steps"):
         fit(tmp_path, [SignalAtTheEnd()])
-    assert saved(tmp_path)["global_step"] == 8
+    assert last(tmp_path)["global_step"] == 12
 
 
-def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path):
-    with pytest.raises(Interrupted):
-        fit(tmp_path / "a", [Signal(signal.SIGINT, step=3)])
-    resumed = fit(tmp_path / "a", ckpt_path="last")
-    assert saved(tmp_path / "a")["global_step"] == 8
-    assert same(resumed, fit(tmp_path / "b"))
+def test_lightnings_own_handler_of_sigterm_is_not_the_one_that_acts(tmp_path):
+    seen = []
 
+    class Look(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            seen.append((signal.getsignal(signal.SIGTERM).__qualname__, trainer.received_sigterm))
 
-def test_a_run_that_is_killed_outright_keeps_the_last_multiple_of_every(tmp_path):
-    with pytest.raises(RuntimeError, match="power cut"):
-        fit(tmp_path, [PowerCut()], every=2)
-    assert saved(tmp_path)["global_step"] == 4
-
-
-@pytest.mark.parametrize("every", [4, 100])
-def test_the_last_checkpoint_is_the_end_before_weights_are_averaged(tmp_path, every):
-    averaged = fit(tmp_path, [EMAWeightAveraging(decay=0.9)], every=every)
-    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
-    assert saved(tmp_path)["global_step"] == 8
-    assert not same(saved(tmp_path)["current_model_state"], averaged)
+    fit(tmp_path, [Look()], steps=1)
+    assert seen == [("StopSignals._hear", False)]
 
 
 def test_a_run_outside_the_main_thread_listens_to_no_signal(tmp_path):
     thread = threading.Thread(target=fit, args=(tmp_path,))
     thread.start()
     thread.join()
-    assert saved(tmp_path)["global_step"] == 8
+    assert last(tmp_path)["global_step"] == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "plan", "kept"),
+    [
+        ({"every": 3, "keep": 9}, {}, [3, 4, 6, 8, 9, 12]),  # the ends of epochs too
+        ({"every": 3}, {}, [9, 12]),
+        ({"every": None, "keep": 9}, {}, [4, 8, 12]),
+        ({"every": None, "minutes": 1e-9, "keep": 99}, {"max_steps": 3}, [1, 2, 3]),
+        ({"every": 100, "keep": 9}, {"limit_val_batches": 1, "val_check_interval": 3}, [3, 4, 7, 8, 11, 12]),
+        ({"every": 5, "keep": 9}, {"max_steps": 6}, [4, 5, 6]),
+    ],
+)
+def test_when_it_saves_and_what_stays(tmp_path, options, plan, kept):
+    fit(tmp_path, options={"background": False, **options}, **plan)
+    assert steps_in(tmp_path) == kept
+
+
+def test_the_best_stays(tmp_path):
+    options = {"monitor": "score", "keep": 1, "mode": "max"}
+    fit(tmp_path, limit_val_batches=1, val_check_interval=2, options=options)
+    scores = {path.name: read_manifest(path)["provenance"]["score"] for path in tmp_path.glob("step-*")}
+    best = (tmp_path / "best").resolve().name
+    assert best in scores
+    assert max(scores, key=scores.get) == best
+    assert (tmp_path / "latest").resolve().name == "step-00000012"
+    assert Checkpoints(str(tmp_path)).best_model_path == str(tmp_path / "best")
+    assert Checkpoints(str(tmp_path / "none")).best_model_path == ""
+
+
+def test_while_one_is_written_the_next_is_put_off_and_the_last_one_is_waited_for(tmp_path, monkeypatch):
+    gate, write = threading.Event(), checkpoint_io.write_state
+    monkeypatch.setattr(checkpoint_io, "write_state", lambda *a: (gate.wait(10), write(*a)))
+
+    class Open(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == 10:
+                gate.set()
+
+    fit(tmp_path, [Open()], every=1, options={"keep": 99}, batches=100)
+    assert steps_in(tmp_path)[0] == 1
+    assert not set(range(2, 10)) & set(steps_in(tmp_path))
+    assert steps_in(tmp_path)[-1] == 12
+
+
+class Unhurried(Callback):
+    """Lets each checkpoint be written before the next step."""
+
+    def on_train_batch_start(self, trainer, *_):
+        trainer.strategy.checkpoint_io.wait()
+
+
+def full_disk(monkeypatch, steps):
+    """Let the disk be full when the checkpoints of these steps are written."""
+    write = state_folder.write_stream
+
+    def write_stream(file, tensors, *, source, **options):
+        if int(source.name.removeprefix("step-")) in steps:
+            raise OSError(28, "No space left on device")
+        write(file, tensors, source=source, **options)
+
+    monkeypatch.setattr(state_folder, "write_stream", write_stream)
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_full_disk_ends_the_run_only_if_the_last_write_fails(tmp_path, monkeypatch, caplog, background):
+    options = {"keep": 9, "background": background}
+    full_disk(monkeypatch, [6])
+    fit(tmp_path / "a", [Unhurried()], steps=9, every=3, options=options, batches=100)
+    assert steps_in(tmp_path / "a") == [3, 9]
+    assert "step-00000006: can't be written ([Errno 28] No space left on device). Older ones stay" in caplog.text
+    with pytest.raises(CheckpointError, match=r"step-00000006: can't be written .*No space left"):
+        fit(tmp_path / "b", steps=6, every=3, options=options, batches=100)
+    assert steps_in(tmp_path / "b") == [3]
+
+
+def test_a_signal_while_the_disk_is_full_says_where_the_run_can_go_on(tmp_path, monkeypatch):
+    full_disk(monkeypatch, [5])
+    with pytest.raises(Interrupted, match=r"after step 5; it could not be saved; the last checkpoint is .*latest; go"):
+        fit(tmp_path, [Signal(signal.SIGTERM, step=4)], every=3, batches=100)
+    assert (tmp_path / "latest").resolve().name == "step-00000003"
+
+
+def test_a_diverged_run_is_saved_before_it_ends(tmp_path):
+    class Diverges(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 3:
+                raise Diverged("10 steps in a row were not finite")
+
+    with pytest.raises(Diverged) as ended:
+        fit(tmp_path, [Diverges()])
+    assert ended.value.exit_code == 2
+    assert steps_in(tmp_path) == [3]
+    resumed = fit(tmp_path, resume=tmp_path)
+    assert same(resumed, fit(tmp_path / "whole"))
+
+
+def test_two_runs_are_not_mixed(tmp_path):
+    fit(tmp_path, steps=2)
+    with pytest.raises(CheckpointError, match="holds the checkpoints of a run; --resume goes on"):
+        fit(tmp_path, steps=2)
+    fit(tmp_path / "other", steps=4, resume=tmp_path)
+
+
+def test_a_torn_checkpoint_that_the_run_comes_to_again_is_replaced(tmp_path):
+    fit(tmp_path, steps=3, every=1, options={"background": False})
+    (tmp_path / "step-00000003" / "manifest.json").write_text("{")
+    resumed = fit(tmp_path, steps=3, every=1, resume=tmp_path)
+    assert len(resumed.drawn) == 1
+    assert last(tmp_path)["global_step"] == 3
+
+
+def test_the_last_checkpoint_is_the_end_before_weights_are_averaged(tmp_path):
+    averaged = fit(tmp_path, [EMAWeightAveraging(decay=0.9)])
+    saved = last(tmp_path)
+    assert saved["global_step"] == 12
+    assert torch.equal(saved["state_dict"]["layer.weight"], averaged.layer.weight)
+    assert not torch.equal(saved["current_model_state"]["layer.weight"], averaged.layer.weight)
+
+
+def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(tmp_path):
+    whole = fit(tmp_path / "whole", steps=10)
+    fit(tmp_path / "a", steps=6)
+    resumed = fit(tmp_path / "a", steps=10, resume=tmp_path / "a")
+    assert resumed.drawn == whole.drawn[6:]
+    assert same(resumed, whole)
+
+
+def test_a_trainer_that_saves_in_another_way_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="was given AsyncCheckpointIO; leave one out"):
+        fit(tmp_path, plugins=[AsyncCheckpointIO()])
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_the_training(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    model = Noisy()
+    with pytest.raises(OSError, match="file"):
+        fit(tmp_path / "file" / "run", model=model)
+    assert model.drawn == []
+
+
+@pytest.mark.parametrize("wrong", [{"keep": 0}, {"every": 0}, {"minutes": 0}, {"mode": "best"}])
+def test_values_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Checkpoints("somewhere", **wrong)

@@ -3,10 +3,10 @@
 import sys
 
 import pytest
-import torch
-from hyvideo_pretrain.checkpoint_io import StagedCheckpointIO
-from hyvideo_pretrain.cli import NothingToResume, expand, main
+from hy_weights import CheckpointError, verify
+from hyvideo_pretrain.cli import expand, main
 from hyvideo_pretrain.config_errors import ConfigError
+from hyvideo_pretrain.run_folder import NothingToResume
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 RECIPE = """
@@ -23,7 +23,7 @@ trainer:
   enable_progress_bar: false
   enable_model_summary: false
   callbacks:
-    - class_path: hyvideo_pretrain.checkpoints.LastCheckpoint
+    - class_path: hyvideo_pretrain.checkpoints.Checkpoints
       init_args: {folder: FOLDER}
 """
 
@@ -37,14 +37,31 @@ def recipe(tmp_path):
 
 def test_resume_and_safe_loading_are_spelled_out():
     assert expand(["fit", "--resume"]) == ["fit", "--weights_only=true", "--ckpt_path=last"]
+    newest = ["fit", "--weights_only=true", "--ckpt_path=last", "--model.size", "3"]
+    assert expand(["fit", "--resume", "--model.size", "3"]) == newest
+    named = ["fit", "--weights_only=true", "--ckpt_path=runs/a", "--model.size", "3"]
+    assert expand(["fit", "--resume", "runs/a", "--model.size", "3"]) == named
+    assert expand(["fit", "--resume=runs/a", "--model.size", "3"]) == named
     assert expand(["--seed_everything", "1", "fit"]) == ["--seed_everything", "1", "fit", "--weights_only=true"]
     assert expand(["--help"]) == ["--help"]
 
 
 def test_a_recipe_runs_and_resumes(tmp_path, recipe):
     assert main(["fit", "--config", str(recipe)]) == 0
-    assert (tmp_path / "run" / "last.ckpt").is_file()
+    verify(tmp_path / "run" / "step-00000002")
     assert main(["fit", "--config", str(recipe), "--resume", "--trainer.max_steps", "4"]) == 0
+    verify(tmp_path / "run" / "step-00000004")
+
+
+def test_a_named_checkpoint_is_resumed_and_one_that_is_none_refused(tmp_path, recipe):
+    for steps in ("2", "4"):
+        main(["fit", "--config", str(recipe), *(["--resume"] if steps == "4" else []), "--trainer.max_steps", steps])
+    older = str(tmp_path / "run" / "step-00000002")
+    assert main(["fit", "--config", str(recipe), "--resume", older, "--trainer.max_steps", "3"]) == 0
+    assert (tmp_path / "run" / "latest").resolve().name == "step-00000003"
+    with pytest.raises(CheckpointError, match="no manifest"):
+        main(["fit", "--config", str(recipe), "--resume", str(tmp_path)])
+    assert main(["validate", "--config", str(recipe), "--ckpt_path", str(tmp_path / "run" / "latest")]) == 0
 
 
 def test_resuming_nothing_is_refused(tmp_path, recipe):
@@ -65,7 +82,7 @@ def test_the_program_name_is_left_alone(recipe):
         ("max_steps: 2", "max_stepz: 2", "does not accept option 'trainer.max_stepz'; did you mean 'max_steps'?"),
         ("max_steps: 2", "max_steps: many", "trainer.max_steps: .*many"),
         ("BoringDataModule", "BoringDataModul", "BoringDataModul: module .* has no attribute 'BoringDataModul'"),
-        ("{folder:", "{foldr:", r"LastCheckpoint: Option 'foldr' is not accepted; did you mean 'folder'\?$"),
+        ("{folder:", "{foldr:", r"Checkpoints: Option 'foldr' is not accepted; did you mean 'folder'\?$"),
         ("data:", "data: [", "Problems parsing config"),
     ],
 )
@@ -91,32 +108,23 @@ def test_what_a_class_refuses_is_said_in_a_line(recipe):
         main(["fit", "--config", str(recipe), "--model.size", "3"])
 
 
-def test_a_damaged_checkpoint_is_said(tmp_path, recipe):
+def test_a_damaged_checkpoint_is_said_and_the_one_before_taken(tmp_path, recipe, caplog):
     assert main(["fit", "--config", str(recipe)]) == 0
-    last = tmp_path / "run" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:-200])
-    with pytest.raises(NothingToResume, match=r"last\.ckpt: damaged or cut short"):
+    assert main(["fit", "--config", str(recipe), "--resume", "--trainer.max_steps", "4"]) == 0
+    (tmp_path / "run" / "step-00000004" / "state.safetensors").write_bytes(b"")
+    assert main(["fit", "--config", str(recipe), "--resume", "--trainer.max_steps", "3"]) == 0
+    assert "step-00000004: does not match" in caplog.text
+    for path in (tmp_path / "run").glob("step-*/state.safetensors"):
+        path.write_bytes(b"")
+    with pytest.raises(NothingToResume, match="no checkpoint there is whole"):
         main(["fit", "--config", str(recipe), "--resume"])
 
 
-def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_one_before(tmp_path, monkeypatch):
-    StagedCheckpointIO().save_checkpoint({"step": 1}, tmp_path / "deep" / "last.ckpt")
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        StagedCheckpointIO().save_checkpoint({"step": 2}, tmp_path / "deep" / "last.ckpt")
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["last.ckpt"]
-    assert torch.load(tmp_path / "deep" / "last.ckpt", weights_only=True) == {"step": 1}
-
-
-def test_a_run_writes_its_checkpoints_staged(recipe, monkeypatch):
-    written = []
-    monkeypatch.setattr(StagedCheckpointIO, "save_checkpoint", lambda self, checkpoint, path, **_: written.append(path))
-    main(["fit", "--config", str(recipe)])
-    assert written
+def test_without_the_callback_there_is_nothing_to_resume(recipe):
+    text = recipe.read_text()
+    recipe.write_text(text[: text.index("  callbacks:")])
+    with pytest.raises(NothingToResume, match=r"has no callback .*Checkpoints to resume from"):
+        main(["fit", "--config", str(recipe), "--resume"])
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["fit", "--help"]])

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from hy_weights import CheckpointError, read_manifest, read_tensors, verify, write_model
+from hy_weights import CheckpointError, read_manifest, read_state, read_tensors, verify, write_model
+from hyvideo_pretrain.checkpoints import Checkpoints
+from hyvideo_pretrain.cli import main
 from hyvideo_pretrain.publish import Publish, PublishError
+from hyvideo_pretrain.publish_command import publish_checkpoint
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.demos.boring_classes import BoringModel
@@ -33,7 +36,7 @@ class Module(BoringModel):
         return {"part": self.layer}
 
 
-def fit(*callbacks):
+def fit(*callbacks, resume=None):
     torch.manual_seed(0)
     module = Module()
     trainer = Trainer(
@@ -41,12 +44,12 @@ def fit(*callbacks):
         accelerator="cpu",
         logger=False,
         limit_val_batches=0,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=list(callbacks),
+        **({} if any(isinstance(one, Checkpoints) for one in callbacks) else {"enable_checkpointing": False}),
     )
-    trainer.fit(module)
+    trainer.fit(module, ckpt_path=resume)
     return module
 
 
@@ -118,3 +121,63 @@ def test_a_module_without_models_is_refused_before_the_training(tmp_path, monkey
 def test_a_number_format_that_is_none_is_refused(tmp_path, dtype):
     with pytest.raises(PublishError, match=f"dtype is '{dtype}'; it is one of float32, "):
         Publish(str(tmp_path), dtype=dtype)
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*") if path.name != "manifest.json"}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run that has come to its end, and published what it made."""
+    write_model(tmp_path / "other", {"x": torch.ones(2)}, {"a": 1})
+    publish = Publish(str(tmp_path / "end"), {"vae": str(tmp_path / "other")}, {"steps": 30}, "bfloat16")
+    fit(EMAWeightAveraging(decay=0.9), Checkpoints(str(tmp_path / "run")), publish)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("place", ["", "latest", "step-00000003"])
+def test_the_command_publishes_what_the_end_of_the_run_does(run, tmp_path, place, capsys):
+    assert main(["publish", str(run / place), "--out", str(tmp_path / "out")]) == 0
+    verify(tmp_path / "out")
+    assert files(tmp_path / "out") == files(tmp_path / "end")
+    told = read_manifest(tmp_path / "out" / "part")["provenance"]
+    assert told == {"module": "Module", "steps": 3, "weights": "average"}
+    assert "step-00000003" in capsys.readouterr().out or place == "latest"
+
+
+def test_the_current_weights_and_another_format_are_published_on_demand(run, tmp_path):
+    publish_checkpoint(run / "latest", tmp_path / "mean", dtype="float32")
+    publish_checkpoint(run / "latest", tmp_path / "last", weights="current", dtype="float32")
+    mean, last = (read_tensors(tmp_path / name / "part")["weight"] for name in ("mean", "last"))
+    assert mean.dtype == last.dtype == torch.float32
+    assert not torch.allclose(mean, last, atol=1e-4)
+    saved = read_state(run / "step-00000003")
+    assert torch.equal(last, saved["current_model_state"]["layer.weight"])
+    assert torch.equal(mean, saved["state_dict"]["layer.weight"])
+
+
+def test_without_an_average_the_current_weights_are_all_there_is(tmp_path):
+    weight = fit(Checkpoints(str(tmp_path / "run"))).layer.weight
+    for weights in ("average", "current"):
+        publish_checkpoint(tmp_path / "run" / "latest", tmp_path / weights, weights=weights)
+        assert torch.equal(read_tensors(tmp_path / weights / "part")["weight"], weight)
+
+
+def test_what_cannot_be_published_is_said(run, tmp_path, monkeypatch):
+    (tmp_path / "other").rename(tmp_path / "moved")
+    with pytest.raises(PublishError, match="other: no such folder to include as 'vae'"):
+        publish_checkpoint(run / "latest", tmp_path / "out")
+    monkeypatch.delattr(Module, "models")
+    fit(Checkpoints(str(tmp_path / "plain")))
+    with pytest.raises(PublishError, match=r"holds no model that can be published: its module has no models\(\)"):
+        publish_checkpoint(tmp_path / "plain" / "latest", tmp_path / "out")
+    with pytest.raises(CheckpointError, match="no manifest"):
+        main(["publish", str(tmp_path / "moved" / "nothing"), "--out", str(tmp_path / "out")])
+
+
+def test_a_run_that_was_killed_after_its_last_checkpoint_publishes_the_average(run, tmp_path):
+    expected = files(tmp_path / "end")
+    publish = Publish(str(tmp_path / "again"), {"vae": str(tmp_path / "other")}, {"steps": 30}, "bfloat16")
+    fit(EMAWeightAveraging(decay=0.9), Checkpoints(str(run)), publish, resume=run)
+    assert files(tmp_path / "again") == expected

@@ -70,7 +70,7 @@ Result: {results}.
 | `checkpoint/` | autoencoder, transformer and text encoder: what `hyvideo sample` takes |
 | `vae/` | the adapted autoencoder alone |
 | `shards/`, `latents/` | the clips and their latents as webdataset tars; `shards/ledger.jsonl`: each shot's fate |
-| `runs/vae/`, `runs/dit/` | each training's `recipe.yaml`, `last.ckpt` and, in `version_*/metrics.csv`, losses |
+| `runs/vae/`, `runs/dit/` | a training's `recipe.yaml`, `latest` checkpoint and, in `version_*/metrics.csv`, losses |
 
 Go on from here:
 

@@ -37,7 +37,7 @@ def fit(plugins: Plugins, layout: Layout, name: str, values: Mapping[str, Any], 
     template = Template((files("hyvideo_demo") / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
     recipe = run / "recipe.yaml"
     recipe.write_text(template.substitute(filled), encoding="utf-8")
-    goes_on = resume and (run / "last.ckpt").is_file()
+    goes_on = resume and any(run.glob("step-*"))
     plugins.load("command", "pretrain")(["fit", "--config", str(recipe), *(["--resume"] if goes_on else [])])
 
 

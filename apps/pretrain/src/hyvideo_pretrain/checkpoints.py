@@ -1,79 +1,344 @@
-"""Checkpoints of a run: the latest one, kept current, and one more when the run is told to stop."""
+"""Checkpoints of a run: the last ones and the best one, and one more when the run is told to stop."""
 
-import signal
-import threading
+import logging
+import time
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from hy_plugins import HyError
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+import torch
+from hy_flow.errors import Diverged
+from hy_weights import CheckpointError, discard, sweep
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.loop import _Loop
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from hyvideo_pretrain.checkpoint_io import FolderCheckpointIO, Saving, use_folders
+from hyvideo_pretrain.ranks import Ranks
+from hyvideo_pretrain.rng import random_state, restore_random_state
+from hyvideo_pretrain.run_folder import BEST, checkpoints, holds_checkpoints, provenance, step_name, tidy
+from hyvideo_pretrain.signals import Interrupted, StopSignals
+
+log = logging.getLogger(__name__)
 
 
-class Interrupted(HyError):
-    """The run was told to stop, saved itself, and can be resumed."""
+class Checkpoints(Checkpoint):
+    """Keeps checkpoints of a run in `folder`, each a folder `step-00001200`; links `latest` and `best` lead to two.
 
-    exit_code = 130
+    One is saved every so many steps or minutes, whichever comes first, after each validation and at the end of each
+    epoch: where nothing is half done, so that a run that is resumed goes on as if it had never stopped. Where a
+    validation or the end of an epoch follows a step, it is saved after that. It is written in the background; one that
+    comes due in the meantime waits for the end of the step after. A write that fails (a full disk) is reported, leaves
+    the older checkpoints, and is tried again with the next one; if the last one fails, the run ends with its error.
 
+    Ctrl-C, SIGTERM and SIGUSR1 are noted, agreed on by all processes and obeyed at the same places; the run ends with
+    `Interrupted`, whose exit code is 130 after Ctrl-C and 75 otherwise, which means "try again". A second signal
+    ends the process at once. A run that has diverged (`hy_flow.errors.Diverged`) is saved before its error ends it.
 
-class LastCheckpoint(ModelCheckpoint):
-    """Keeps `last.ckpt` in `folder`, for `--resume`.
-
-    It is written every so many steps, at the end of an epoch, and on Ctrl-C or SIGTERM: then at the end of the
-    optimizer step at hand, when nothing is half done, and the run ends with `Interrupted`. A second signal does not
-    wait for that.
+    Saved besides Lightning's own state are the random number generators of every process, and what is needed to publish
+    the models of a module with `models()`.
 
     Args:
-        folder: Where the checkpoint lies.
-        every: Optimizer steps between two checkpoints.
+        folder: Where the checkpoints lie.
+        every: Optimizer steps between two checkpoints; None: these don't count.
+        minutes: Minutes between two checkpoints; None: these don't count.
+        keep: How many of the last ones stay. What `best` leads to stays too.
+        monitor: Name of a logged value that says which one is `best`; None: there is no such link.
+        mode: Whether the best value is the smallest ("min") or the largest ("max").
+        background: Write in a thread, from a copy of the state in memory. Without, training waits and no copy is made.
+
+    Raises:
+        ValueError: A value is out of its range.
     """
 
-    def __init__(self, folder: str, every: int = 500) -> None:
-        super().__init__(
-            dirpath=folder, save_top_k=0, save_last=True, every_n_train_steps=every, enable_version_counter=False
-        )
-        self.path = Path(folder) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
-        self._signal: int | None = None
-        self._former: dict[int, Any] = {}
+    def __init__(
+        self,
+        folder: str,
+        every: int | None = 500,
+        minutes: float | None = None,
+        keep: int = 2,
+        monitor: str | None = None,
+        mode: str = "min",
+        background: bool = True,
+    ) -> None:
+        if keep < 1 or (every is not None and every < 1) or (minutes is not None and minutes <= 0):
+            raise ValueError(
+                f"need keep and every of at least 1 and minutes above 0, got {keep=}, {every=}, {minutes=}"
+            )
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode is {mode!r}; it is min or max")
+        self.folder = Path(folder)
+        self.every = every
+        self.minutes = minutes
+        self.keep = keep
+        self.monitor = monitor
+        self.mode = mode
+        self.background = background
+        self._signals = StopSignals()
+        self._first = _BeforeChanges(self)
+        self._io: FolderCheckpointIO | None = None
+        self._saved_step = 0
+        self._saved_time = 0.0
+        self._random_states: list[dict[str, Any]] = []
+        self._ranks: Ranks | None = None
+
+    @property
+    def best_model_path(self) -> str:
+        """Where `best` is, for Lightning's `--ckpt_path best`; empty if there is none."""
+        return str(self.folder / BEST) if (self.folder / BEST).exists() else ""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take over saving and signals.
+
+        Raises:
+            CheckpointError: The trainer was told to save in another way.
+            OSError: The folder can't be made.
+        """
+        self._io = use_folders(trainer)
+        if stage != "fit":
+            return
+        if self._io is None:
+            other = type(trainer.strategy.checkpoint_io).__name__
+            raise CheckpointError(
+                f"the callback Checkpoints writes folders, the trainer was given {other}; leave one out"
+            )
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            sweep(self.folder)
+        # Lightning's handler of SIGTERM begins a collective wherever training happens to be, which can hang for ever.
+        trainer._signal_connector = _Deaf(trainer)
+        self._signals.listen()
+        others = [one for one in trainer.callbacks if one is not self._first]  # pyright: ignore[reportAttributeAccessIssue]
+        trainer.callbacks = [self._first, *others]  # pyright: ignore[reportAttributeAccessIssue]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse to mix two runs in one folder.
+
+        Raises:
+            CheckpointError: It holds checkpoints, and none is resumed.
+        """
+        if trainer.ckpt_path is None and holds_checkpoints(self.folder):
+            raise CheckpointError(
+                f"{self.folder}: holds the checkpoints of a run; --resume goes on with it. To begin anew, name another "
+                "folder, or remove them"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen for Ctrl-C and SIGTERM; Lightning gives them back when the run ends."""
-        super().on_train_start(trainer, pl_module)
-        if threading.current_thread() is threading.main_thread():  # Python lets no other one listen
-            self._former = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Begin to count, and go on with the random numbers of a resumed run."""
+        self._ranks = Ranks()
+        self._saved_step = trainer.global_step
+        self._saved_time = time.monotonic()
+        _own_random_numbers(trainer)
+        if self._random_states:  # not before: Lightning has made the loader's iterator, which draws one
+            restore_random_state(self._random_states, trainer.global_rank, pl_module.device)
+            self._random_states = []
+        self._signals.training_begins()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is time, or when told to stop."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        step_is_whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
-        if step_is_whole and self._told_to_stop(trainer):
-            self._save(trainer)
-            raise Interrupted(f"stopped after step {trainer.global_step}; saved {self.path}; go on with --resume")
+        if not _is_half_done(trainer) and not _ends_epoch(trainer) and not _validates(trainer):
+            self._come_to_rest(trainer, save=False)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what was validated."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        if not _is_half_done(trainer) and not _ends_epoch(trainer):
+            self._come_to_rest(trainer, save=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end of an epoch: after the last one, averaged weights take the place of the current ones."""
-        if self._last_global_step_saved != trainer.global_step:
-            self._save(trainer)
+        self._come_to_rest(trainer, save=self._saved_step != trainer.global_step or _ends_epoch(trainer))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End with `Interrupted` when the signal came too late to stop a step; all is done and saved by then."""
-        if self._told_to_stop(trainer):
-            raise Interrupted(f"trained to the end, {trainer.global_step} steps, before it stopped; saved {self.path}")
+        """End with an error when the last checkpoint could not be written, or a signal came too late to stop a step."""
+        self._signals.give_back()
+        if self._io is not None and self._io.failed is not None:
+            raise self._io.failed
+        if self._signals.noted:
+            self._stop(trainer, f"trained to the end, {trainer.global_step} steps, before it stopped")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save a run that has diverged; then leave the signals to who had them before."""
+        if isinstance(exception, Diverged):
+            self._save(trainer)
+            self.finish_writing()
+        self._signals.give_back()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the signals to who had them before."""
+        self._signals.give_back()
+        trainer.callbacks = [one for one in trainer.callbacks if one is not self._first]  # pyright: ignore[reportAttributeAccessIssue]
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the random numbers of all processes, and what the models are."""
+        ranks = self._ranks or Ranks()
+        checkpoint["random_states"] = ranks.gathered(random_state(pl_module.device))
+        checkpoint["module"] = type(pl_module).__qualname__
+        checkpoint["models"] = _models(pl_module)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the random numbers until training begins."""
+        self._random_states = checkpoint.get("random_states", [])
+
+    def settle(self) -> None:
+        """Wait until the weights may change: what is being saved is copied by then."""
+        if self._io is not None:
+            self._io.settle()
+
+    def finish_writing(self) -> None:
+        """Wait until nothing is being written."""
+        if self._io is not None:
+            self._io.wait()
+
+    def _come_to_rest(self, trainer: Trainer, *, save: bool) -> None:
+        """At a place where nothing is half done: save if it is time, stop if anyone was told to."""
+        assert self._ranks is not None
+        due, stop = self._ranks.most([save or self._is_due(trainer), self._signals.noted])
+        if due or (stop and self._saved_step != trainer.global_step):
+            self._save(trainer)
+        if stop:
+            self.finish_writing()
+            failed = self._ranks.most([self._io is not None and self._io.failed is not None])[0]
+            if failed:
+                where = f"it could not be saved; the last checkpoint is {self.folder / 'latest'}"
+            else:
+                where = f"saved {self.folder / step_name(trainer.global_step)}"
+            self._signals.noted = stop
+            self._stop(trainer, f"stopped after step {trainer.global_step}; {where}; go on with --resume")
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        """Whether it is time for a checkpoint; one that is still being written puts it off."""
+        step = trainer.global_step
+        if 0 <= trainer.max_steps <= step:
+            return step != self._saved_step
+        if not trainer.is_global_zero or (self._io is not None and self._io.busy):
+            return False
+        of_steps = self.every is not None and step // self.every > self._saved_step // self.every
+        of_time = self.minutes is not None and time.monotonic() - self._saved_time >= 60 * self.minutes
+        return of_steps or of_time
 
     def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path)
-        self._last_global_step_saved = trainer.global_step
-        self._last_checkpoint_saved = str(self.path)  # so that `on_train_end` doesn't save once more
+        place = self.folder / step_name(trainer.global_step)
+        how = None
+        if trainer.is_global_zero:
+            self.finish_writing()
+            known = {saved.path for saved in checkpoints(self.folder)}
+            if place.exists() and place not in known:
+                discard(place)  # a torn one, which a resumed run has passed over and has come to again
+            how = Saving(
+                provenance(self.folder, trainer.global_step, self._score(trainer)),
+                self.background,
+                _volatile(trainer.lightning_module),
+                lambda: tidy(self.folder, self.keep, self.mode),
+            )
+        trainer.save_checkpoint(place, storage_options=how)
+        self._saved_step = trainer.global_step
+        self._saved_time = time.monotonic()
 
-    def _told_to_stop(self, trainer: Trainer) -> bool:
-        """Whether any process was; they must agree, since they save together."""
-        return trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False)
+    def _score(self, trainer: Trainer) -> float | None:
+        value = None if self.monitor is None else trainer.callback_metrics.get(self.monitor)
+        return None if value is None else float(value)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._signal is not None:
-            signal.signal(number, self._former[number])
-            signal.raise_signal(number)
-        self._signal = number
+    def _stop(self, trainer: Trainer, message: str) -> None:
+        """End the run; a process that Lightning started ends well, since it kills all others when one does not."""
+        self._signals.give_back()
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        if isinstance(environment, LightningEnvironment) and trainer.local_rank > 0:
+            raise SystemExit(0)
+        raise Interrupted(message, self._signals.noted)
+
+
+class _BeforeChanges(Callback):
+    """Stands before all other callbacks, any of which may change what is being copied."""
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self._checkpoints = checkpoints
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        self._checkpoints.settle()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._checkpoints.settle()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._checkpoints.settle()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._checkpoints.finish_writing()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._checkpoints.settle()
+
+
+class _Deaf(_SignalConnector):
+    """Listens to no signal. Lightning asks it to when all is restored, which is the last thing before it trains."""
+
+    def register_signal_handlers(self) -> None:
+        self.received_sigterm = False
+        _begin_next_epoch(self.trainer.fit_loop)
+
+
+def _begin_next_epoch(loop: _FitLoop) -> None:
+    """Let a run that was saved at the end of an epoch go on with the next one.
+
+    Where the length of a training is given in steps, Lightning takes every resumed run for one in the midst of an epoch
+    (see the setter of `_FitLoop.restarting`): it would take one batch more of this epoch, and end it once more.
+    """
+    epoch = loop.epoch_progress.current
+    if loop.restarting and epoch.ready == epoch.started == epoch.processed:  # pyright: ignore[reportAttributeAccessIssue]
+        _Loop.restarting.fset(loop, False)  # pyright: ignore[reportOptionalCall]
+
+
+def _is_half_done(trainer: Trainer) -> bool:
+    """Whether the batch at hand leaves gradients for the next one; they are not part of a checkpoint."""
+    return (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches != 0
+
+
+def _ends_epoch(trainer: Trainer) -> bool:
+    """Whether the batch at hand is the last one of its epoch."""
+    return trainer.is_last_batch or trainer.fit_loop.batch_idx + 1 == trainer.num_training_batches
+
+
+def _validates(trainer: Trainer) -> bool:
+    """Whether a validation follows the batch at hand."""
+    loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
+    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+
+
+def _volatile(module: LightningModule) -> set[int] | None:
+    """Addresses of what changes in a forward pass; None if weights may, too."""
+    if not module.automatic_optimization:
+        return None
+    return {buffer.untyped_storage().data_ptr() for buffer in module.buffers()}
+
+
+def _own_random_numbers(trainer: Trainer) -> None:
+    """Let loaders draw from generators of their own.
+
+    At the end of an epoch Lightning makes a new iterator, which draws a number; a run that is resumed there has made it
+    before, and would draw one less than the run that went on.
+    """
+    loader = trainer.fit_loop._combined_loader
+    for one in loader.flattened if loader is not None else []:
+        if isinstance(one, DataLoader) and one.generator is None:
+            one.generator = torch.Generator().manual_seed(torch.initial_seed())
+
+
+def _models(module: LightningModule) -> dict[str, dict[str, Any]]:
+    """What a module can publish: where in its state each model is, and the model's configuration."""
+    names = {id(part): name for name, part in module.named_modules()}
+    models = module.models() if hasattr(module, "models") else {}  # pyright: ignore[reportCallIssue]
+    return {
+        name: {"prefix": f"{names[id(model)]}.", "config": asdict(model.config)}
+        for name, model in models.items()
+        if id(model) in names and is_dataclass(getattr(model, "config", None))
+    }

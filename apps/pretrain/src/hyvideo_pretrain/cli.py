@@ -2,24 +2,23 @@
 
 import logging
 import warnings
-import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 
-from hy_plugins import HyError
 from lightning import LightningDataModule, LightningModule
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 
-from hyvideo_pretrain.checkpoint_io import StagedCheckpointIO
+from hyvideo_pretrain.checkpoint_io import use_folders
+from hyvideo_pretrain.checkpoints import Checkpoints
 from hyvideo_pretrain.config_errors import ConfigError, Parser, explain
+from hyvideo_pretrain.publish_command import publish
 from hyvideo_pretrain.recipes import bundled, with_recipes
+from hyvideo_pretrain.run_folder import NothingToResume, holds_checkpoints
 
 DESCRIPTION = """Train a model from a Lightning CLI config: `hyvideo pretrain fit --config recipe.yaml`.
 Any value of the recipe can be given as an option (`--trainer.max_steps 500 --model.optimizer.lr 1e-4`);
 `fit --config recipe.yaml --print_config` shows the whole configuration, `fit --config recipe.yaml --resume` goes on
-from the last checkpoint. A recipe is a file, or one of these:"""
+from the newest whole checkpoint, `--resume PATH` from the one named. `hyvideo pretrain publish RUN --out FOLDER` writes
+the models of a run that has not ended. A recipe is a file, or one of these:"""
 
 # Lightning's remarks that no user of this command can act on.
 NOISE = (
@@ -31,14 +30,11 @@ NOISE = (
     "is not supported by the model summary",
 )
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
-
-
-class NothingToResume(HyError):
-    """There is no checkpoint to go on from."""
+NEWEST = "last"  # Lightning's word for it
 
 
 class Command(LightningCLI):
-    """Lightning CLI with short messages and staged checkpoints, that does not begin anew when it was told to go on."""
+    """Lightning CLI with short messages and safe checkpoints, that does not begin anew when it was told to go on."""
 
     def instantiate_classes(self) -> None:
         """Build what the recipe names.
@@ -50,25 +46,22 @@ class Command(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             raise ConfigError(explain(str(error))) from error
-        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-            self.trainer.strategy.checkpoint_io = StagedCheckpointIO()
+        use_folders(self.trainer)
 
     def before_fit(self) -> None:
-        """Check that there is something to resume.
+        """Find what to resume: the folder of the callback `Checkpoints`.
 
         Raises:
-            NothingToResume: None of the folders that checkpoints go to has a last one, or it is damaged.
+            NothingToResume: There is no checkpoint, or no such callback.
         """
-        if self.config.fit.ckpt_path != "last":
+        if self.config.fit.ckpt_path != NEWEST:
             return
-        callbacks = [one for one in self.trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
-        folders = [Path(one.dirpath) for one in callbacks if one.dirpath is not None]
-        found = [path for folder in folders for path in folder.glob("*last*.ckpt")]
-        if folders and not found:
-            raise NothingToResume(f"nothing to resume in {', '.join(map(str, folders))}; run without --resume")
-        for path in found:
-            if not zipfile.is_zipfile(path):
-                raise NothingToResume(f"{path}: damaged or cut short; remove it and run without --resume")
+        folders = [one.folder for one in self.trainer.checkpoint_callbacks if isinstance(one, Checkpoints)]
+        if not folders:
+            raise NothingToResume("the recipe has no callback hyvideo_pretrain.checkpoints.Checkpoints to resume from")
+        if not holds_checkpoints(folders[0]):
+            raise NothingToResume(f"nothing to resume in {folders[0]}; run without --resume")
+        self.config_init["fit"]["ckpt_path"] = str(folders[0])
 
 
 def main(argv: Sequence[str]) -> int:
@@ -76,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
 
     Args:
         argv: A Lightning sub-command and its options, for example `["fit", "--config", "recipe.yaml"]`; `--resume`
-            stands for `--ckpt_path last`.
+            stands for `--ckpt_path last`, `--resume PATH` for `--ckpt_path PATH`. Or `publish` and its options.
 
     Returns:
         The exit code; an interrupted run raises `Interrupted`.
@@ -84,6 +77,8 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         ConfigError: The recipe or an option is wrong, or there is no such recipe.
     """
+    if list(argv[:1]) == ["publish"]:
+        return publish(argv[1:])
     for text in NOISE:
         warnings.filterwarnings("ignore", f".*{text}.*")
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -104,8 +99,20 @@ def main(argv: Sequence[str]) -> int:
 
 def expand(argv: Sequence[str]) -> list[str]:
     """Spell `--resume` and recipes out, and let checkpoints hold only tensors and plain values: nothing is executed."""
-    arguments = ["--ckpt_path=last" if argument == "--resume" else argument for argument in with_recipes(argv)]
+    arguments = _resume(with_recipes(argv))
     place = next((number for number, argument in enumerate(arguments, 1) if argument in SUBCOMMANDS), None)
     if place is not None:
         arguments.insert(place, "--weights_only=true")
     return arguments
+
+
+def _resume(arguments: Sequence[str]) -> list[str]:
+    """Put `--ckpt_path` in place of `--resume`, which may do without a path."""
+    spelled: list[str] = []
+    for place, argument in enumerate(arguments):
+        named = [one for one in arguments[place + 1 : place + 2] if not one.startswith("-")]
+        if argument == "--resume":
+            spelled.append(f"--ckpt_path={named[0] if named else NEWEST}")
+        elif place == 0 or arguments[place - 1] != "--resume" or argument.startswith("-"):
+            spelled.append(argument.replace("--resume=", "--ckpt_path=", 1))
+    return spelled

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from hy_plugins import HyError
 from hy_weights import require_replaceable, staged, write_manifest, write_model
 from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -43,9 +44,8 @@ class Publish(Callback):
         self.folder = Path(folder)
         self.include = {name: Path(path) for name, path in (include or {}).items()}
         self.sampling = dict(sampling or {})
-        if dtype not in DTYPES:
-            raise PublishError(f"dtype is {dtype!r}; it is one of {', '.join(DTYPES)}")
-        self.dtype: torch.dtype = getattr(torch, dtype)
+        self.dtype = number_format(dtype)
+        self._averages: Mapping[str, Tensor] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse before the training what would fail after it.
@@ -63,20 +63,68 @@ class Publish(Callback):
                 raise PublishError(f"{path}: no such folder to include as {name!r}")
         require_replaceable(self.folder)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What `hyvideo pretrain publish` needs to do the same with a checkpoint of the run."""
+        include = {name: str(path) for name, path in self.include.items()}
+        return {"include": include, "sampling": self.sampling, "dtype": str(self.dtype).removeprefix("torch.")}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the averaged weights in case nothing is left to train: then nobody puts them in place."""
+        self._averages = checkpoint["state_dict"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let them go."""
+        self._averages = None
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder, on one process only."""
         if not trainer.is_global_zero:
             return
+        if self._averages is not None:
+            pl_module.load_state_dict(self._averages, strict=pl_module.strict_loading)
         made_by = {"module": type(pl_module).__qualname__, "steps": trainer.global_step}
         models: dict[str, Any] = pl_module.models()  # pyright: ignore[reportCallIssue]
-        with staged(self.folder) as inside:
-            for name, model in models.items():
-                tensors = {key: self._stored(value) for key, value in model.state_dict().items()}
-                write_model(inside / name, tensors, asdict(model.config), provenance=made_by)
-            for name, path in self.include.items():
-                shutil.copytree(path, inside / name)
-            (inside / "config.json").write_text(json.dumps({"sampling": self.sampling}, indent=2) + "\n")
-            write_manifest(inside, made_by)
+        parts = ((name, model.state_dict(), asdict(model.config)) for name, model in models.items())
+        write_models(self.folder, parts, self.include, self.sampling, self.dtype, made_by)
 
-    def _stored(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+def number_format(dtype: str) -> torch.dtype:
+    """Return the number format of that name.
+
+    Raises:
+        PublishError: It is none that weights are published in.
+    """
+    if dtype not in DTYPES:
+        raise PublishError(f"dtype is {dtype!r}; it is one of {', '.join(DTYPES)}")
+    return getattr(torch, dtype)
+
+
+def write_models(
+    folder: Path,
+    models: Iterable[tuple[str, Mapping[str, Tensor], Mapping[str, Any]]],
+    include: Mapping[str, Path],
+    sampling: Mapping[str, float],
+    dtype: torch.dtype,
+    made_by: Mapping[str, Any],
+) -> None:
+    """Publish a folder of models, replacing an older one of the same name.
+
+    Args:
+        folder: The final place.
+        models: Name, state and configuration of each.
+        include: Model folders to copy in beside them, by name.
+        sampling: What `hyvideo sample` uses where its caller says nothing.
+        dtype: Number format of the floating-point weights.
+        made_by: JSON values for the manifests.
+
+    Raises:
+        CheckpointError: Weights are not finite, or the place can't be written or is not ours to replace.
+    """
+    with staged(folder) as inside:
+        for name, state, config in models:
+            tensors = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+            write_model(inside / name, tensors, config, provenance=made_by)
+        for name, path in include.items():
+            shutil.copytree(path, inside / name)
+        (inside / "config.json").write_text(json.dumps({"sampling": dict(sampling)}, indent=2) + "\n")
+        write_manifest(inside, made_by)

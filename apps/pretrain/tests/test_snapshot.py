@@ -1,0 +1,57 @@
+"""Copies hold what was there when they were begun, whoever makes them."""
+
+import threading
+
+import torch
+from hyvideo_pretrain.snapshot import Snapshot
+
+
+def test_what_can_wait_is_copied_by_the_other_thread_before_it_is_settled():
+    snapshot, tensors = Snapshot(), {"weight": torch.ones(5), "buffer": torch.zeros(3).long()}
+    snapshot.begin(tensors, {"weight"})
+    tensors["buffer"].add_(1)  # at once
+    waiter = threading.Thread(target=snapshot.settle)
+    waiter.start()
+    waiter.join(0.05)
+    assert waiter.is_alive()
+    copies = snapshot.finish()
+    waiter.join(5)
+    assert not waiter.is_alive()
+    tensors["weight"].add_(1)
+    assert copies["weight"].tolist() == [1] * 5
+    assert copies["buffer"].tolist() == [0] * 3
+
+
+def test_the_memory_is_used_again_and_what_is_gone_is_let_go():
+    snapshot = Snapshot()
+    tensors = {"a": torch.ones(4), "b": torch.ones(2), "c": torch.ones(3)}
+    snapshot.begin(tensors, {"a"})
+    before = {name: copy.data_ptr() for name, copy in snapshot.finish().items()}
+    changed = {"a": torch.full((4,), 2.0), "b": torch.ones(2).bfloat16(), "d": torch.ones(1)}
+    snapshot.begin(changed, {"a"})
+    after = snapshot.finish()
+    assert after.keys() == changed.keys()
+    assert after["a"].data_ptr() == before["a"]
+    assert after["a"].tolist() == [2] * 4
+    assert after["b"].dtype == torch.bfloat16
+
+
+def test_a_copy_that_fails_does_not_hold_training_up():
+    class Bad:
+        device = torch.device("cpu")
+        is_cuda = False
+        shape = (-1,)
+        dtype = torch.float32
+
+    snapshot = Snapshot()
+    snapshot.begin({"a": Bad()}, {"a"})
+    try:
+        snapshot.finish()
+    except RuntimeError:
+        snapshot.settle()
+    else:
+        raise AssertionError("no tensor has such a shape")
+
+
+def test_nothing_is_waited_for_where_nothing_is_saved():
+    Snapshot().settle()

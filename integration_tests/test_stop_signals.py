@@ -1,0 +1,70 @@
+"""The command in processes of its own: a scheduler's signal ends two of them with the code that means "try again"."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hy_weights import read_manifest, verify
+
+RECIPE = """
+model:
+  class_path: lightning.pytorch.demos.boring_classes.BoringModel
+data:
+  class_path: lightning.pytorch.demos.boring_classes.BoringDataModule
+trainer:
+  accelerator: cpu
+  devices: 2
+  strategy: ddp
+  max_steps: 100000
+  limit_val_batches: 0
+  logger: false
+  enable_progress_bar: false
+  enable_model_summary: false
+  callbacks:
+    - class_path: hyvideo_pretrain.checkpoints.Checkpoints
+      init_args: {folder: run, every: 5}
+"""
+
+
+@pytest.fixture
+def pretrain(tmp_path):
+    """Start the command in a session of its own, which is ended with the test."""
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    started = []
+
+    def start(*options):
+        command = [str(Path(sys.executable).parent / "hyvideo"), "pretrain", "fit", "--config", "recipe.yaml", *options]
+        log = (tmp_path / f"log-{len(started)}").open("w")
+        started.append(subprocess.Popen(command, cwd=tmp_path, stderr=log, stdout=log, start_new_session=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def test_a_signal_to_one_of_two_processes_saves_and_asks_for_another_try(pretrain, tmp_path):
+    process = pretrain()
+    limit = time.monotonic() + 120
+    while not (tmp_path / "run" / "latest").exists():
+        assert process.poll() is None, (tmp_path / "log-0").read_text()
+        assert time.monotonic() < limit, "it does not begin"
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)  # the first process only
+    assert process.wait(60) == 75, (tmp_path / "log-0").read_text()
+    verify(tmp_path / "run" / "latest")
+    steps = read_manifest(tmp_path / "run" / "latest")["provenance"]["step"]
+    log = (tmp_path / "log-0").read_text()
+    assert f"stopped after step {steps}; saved run/step-{steps:08d}; go on with --resume" in log
+    assert "Traceback" not in log
+
+    process = pretrain("--resume", "--trainer.max_steps", str(steps + 3))
+    assert process.wait(120) == 0, (tmp_path / "log-1").read_text()
+    assert read_manifest(tmp_path / "run" / "latest")["provenance"]["step"] == steps + 3
