@@ -48,12 +48,15 @@ class Tracker(TorchDispatchMode):
         flops: multiplications and additions of matrix products, convolutions and attention.
         moments: the moments that no other exceeds in both of their numbers: the peak is among them, however the two
             are weighed.
+        history: every moment at which something was added, in order: the same number of them, and each a straight line
+            in the batch, for runs that differ in their sizes alone.
     """
 
     def __init__(self, before: Iterable[Tensor]) -> None:
         super().__init__()
         self.flops = 0
         self.moments: list[Moment] = []
+        self.history: list[Moment] = []
         self._known: dict[int, weakref.ref[Any]] = {}
         self._bytes: dict[int, int] = {}
         self._gradients: set[int] = set()
@@ -111,6 +114,7 @@ class Tracker(TorchDispatchMode):
 
     def _note(self) -> None:
         moment = self._held_by_gradients, self._held - self._held_by_gradients
+        self.history.append(moment)
         if any(other[0] >= moment[0] and other[1] >= moment[1] for other in reversed(self.moments)):
             return
         self.moments = [other for other in self.moments if other[0] > moment[0] or other[1] > moment[1]]
