@@ -189,6 +189,36 @@ def test_another_encoder_than_was_announced_is_refused(store):
     assert store.counts.stored == 0
 
 
+def test_an_identity_may_be_asked_for_late_and_once(store):
+    asked = []
+
+    def identity():
+        asked.append(1)
+        return IDENTITY
+
+    cached = CachedTextEncoder(Padded(), store, identity=identity)
+    assert asked == []
+    cached.encode(["a"])
+    cached.encode(["b"])
+    assert cached.identity == IDENTITY
+    assert asked == [1]
+    with pytest.raises(TextEncoderError, match="they differ in skip"):
+        CachedTextEncoder(Padded({**IDENTITY, "skip": 3}), store, identity=identity).encode(["c"])
+
+
+def test_what_is_missing_can_be_refused(store):
+    CachedTextEncoder(Padded(), store).encode(["a", "b c"])
+    encoder = Padded()
+    cached = CachedTextEncoder(encoder, store, missing="error")
+    assert cached.encode(["b c", "a"]).mask_BS.shape == (2, 2)
+    with pytest.raises(TextEncoderError, match=r"store: the states of 2 prompts are not there, such as 'd'; `hyvideo"):
+        cached.encode(["a", "d", "e", "d"])
+    assert encoder.batches == []
+    assert store.counts.stored == 2
+    with pytest.raises(TextEncoderError, match="missing is 'skip'; it can be encode or error"):
+        CachedTextEncoder(encoder, store, missing="skip")
+
+
 @pytest.mark.parametrize("identity", [None, "abcd"])
 def test_an_encoder_that_does_not_say_what_it_is_is_refused(store, identity):
     encoder = Padded()

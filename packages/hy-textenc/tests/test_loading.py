@@ -1,4 +1,5 @@
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import torch
 from hy_plugins import Plugins
 from hy_plugins.testing import TextEncoderContract
 from hy_textenc import (
+    CachedTextEncoder,
     CLIPTextEncoder,
     HunyuanVideoTextEncoder,
     MLLMEncoder,
@@ -16,10 +18,11 @@ from hy_textenc import (
     TextEncoderError,
     TinyTextConfig,
     TinyTextEncoder,
+    load_cached_text_encoder,
     load_text_encoder,
     testing,
 )
-from hy_weights import write_model
+from hy_weights import CheckpointError, TensorStore, write_model
 
 
 class TestThePairKeepsTheContract(TextEncoderContract):
@@ -123,3 +126,42 @@ def test_settings_that_our_encoder_does_not_have_are_refused(tmp_path):
     assert load_text_encoder(tmp_path / "tiny", offload="none").config == encoder.config
     with pytest.raises(TextEncoderError, match="no setting media, quantization"):
         load_text_encoder(tmp_path / "tiny", media="image", quantization="8bit")
+
+
+@pytest.fixture
+def written(tmp_path):
+    torch.manual_seed(0)
+    encoder = TinyTextEncoder(TinyTextConfig(vocab=64, width=16, layers=1, heads=2, pooled_width=12)).eval()
+    write_model(tmp_path / "tiny", encoder.state_dict(), asdict(encoder.config))
+    return tmp_path / "tiny"
+
+
+def test_a_recipes_encoder_reads_what_another_one_stored(tmp_path, written):
+    CachedTextEncoder(load_text_encoder(written), TensorStore(tmp_path / "store")).encode(["a cat", ""])
+    cached = load_cached_text_encoder(str(written), str(tmp_path / "store"))
+    expected = load_text_encoder(written).encode(["", "a cat"])
+    torch.testing.assert_close(cached.encode(["", "a cat"]).tokens_BSD, expected.tokens_BSD, rtol=0, atol=1e-5)
+    assert cached.misses == 0
+    with pytest.raises(TextEncoderError, match="the states of 1 prompts are not there, such as 'a dog'"):
+        cached.encode(["a dog"])
+
+
+def test_its_settings_are_the_encoders(tmp_path, pipeline, written):
+    image = {"media": "image", "dtype": "bfloat16"}
+    cached = load_cached_text_encoder(pipeline, tmp_path / "store", missing="encode", **image)
+    encoder = load_text_encoder(pipeline, torch.bfloat16, media="image")
+    assert cached.identity == encoder.identity != load_text_encoder(pipeline).identity
+    assert torch.equal(cached.encode(["a cat"]).pooled_BD, encoder.encode(["a cat"]).pooled_BD)
+    assert cached.misses == 1
+    with pytest.raises(TextEncoderError, match="has no setting media"):
+        load_cached_text_encoder(written, tmp_path / "store", media="image").encode(["a cat"])
+
+
+def test_making_it_reads_nothing_and_it_goes_to_other_processes(tmp_path, written):
+    elsewhere = load_cached_text_encoder(tmp_path / "none", tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+    with pytest.raises(CheckpointError, match="no such file or folder"):
+        elsewhere.encode(["a cat"])
+    cached = pickle.loads(pickle.dumps(load_cached_text_encoder(written, tmp_path / "store", missing="encode")))
+    cached.encode(["a cat"])
+    assert cached.misses == 1

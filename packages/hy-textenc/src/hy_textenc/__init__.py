@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from hy_textenc.clip import CLIPTextEncoder
     from hy_textenc.errors import TextEncoderError
     from hy_textenc.hunyuan_video import HunyuanVideoTextEncoder
-    from hy_textenc.loading import load_text_encoder
+    from hy_textenc.loading import load_cached_text_encoder, load_text_encoder
     from hy_textenc.mllm import MLLMEncoder
     from hy_textenc.t5 import T5Encoder
     from hy_textenc.templates import IMAGE_TEMPLATES, TEMPLATES, PromptTemplate
@@ -29,6 +29,7 @@ __all__ = [
     "TextEncoderError",
     "TinyTextConfig",
     "TinyTextEncoder",
+    "load_cached_text_encoder",
     "load_text_encoder",
 ]
 
@@ -44,6 +45,7 @@ _HOME = {
     "TextEncoderError": "hy_textenc.errors",
     "TinyTextConfig": "hy_textenc.tiny",
     "TinyTextEncoder": "hy_textenc.tiny",
+    "load_cached_text_encoder": "hy_textenc.loading",
     "load_text_encoder": "hy_textenc.loading",
 }
 

@@ -9,7 +9,7 @@ Shapes: B batch, S text tokens, D width.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from hy_plugins import TextTokens
@@ -21,6 +21,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from hy_textenc.errors import TextEncoderError
 from hy_textenc.prompts import require_prompts
+
+Missing = Literal["encode", "error"]
+"""What happens to a prompt that the store lacks."""
 
 _WHAT = "text states/1"
 Entry = dict[str, Tensor]
@@ -37,13 +40,18 @@ class CachedTextEncoder:
             states are, made of the weights' digest, templates and settings. Or what loads one, called at the first
             prompt that is not found. If it reads pictures, it takes them as a second argument.
         store: where states are kept. Where it can't be written to, the encoder works on without.
-        identity: of the encoder that will be loaded, so that nothing is loaded where everything is found. Without it,
-            the encoder itself is asked.
+        identity: of the encoder that will be loaded, so that nothing is loaded where everything is found; or what gives
+            it, called once, before the first key. Without it, the encoder itself is asked.
         device: where the states go.
+        missing: "encode" what the store lacks, or refuse it as an "error": a training that was to find everything
+            should not load an encoder beside its model.
 
     Attributes:
         hits: how many prompts were found.
         misses: how many had to be encoded.
+
+    Raises:
+        TextEncoderError: there is no such way with what is missing.
     """
 
     def __init__(
@@ -51,12 +59,16 @@ class CachedTextEncoder:
         encoder: TextEncoder | Callable[[], TextEncoder],
         store: TensorStore,
         *,
-        identity: Mapping[str, Any] | None = None,
+        identity: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
         device: torch.device | str = "cpu",
+        missing: Missing = "encode",
     ) -> None:
+        if missing not in get_args(Missing):
+            raise TextEncoderError(f"missing is {missing!r}; it can be {' or '.join(get_args(Missing))}")
         self.store = store
         self.device = device
         self.hits = self.misses = 0
+        self.missing: Missing = missing
         self._identity = identity
         self._source = encoder
         self._encoder: TextEncoder | None = None
@@ -68,7 +80,11 @@ class CachedTextEncoder:
         Raises:
             TextEncoderError: the encoder does not say.
         """
-        return _identity_of(self.load()) if self._identity is None else self._identity
+        if self._identity is None:
+            return _identity_of(self.load())
+        if callable(self._identity):
+            self._identity = dict(self._identity())
+        return self._identity
 
     def encode(self, prompts: Sequence[str], images: Sequence[Any] | None = None) -> TextTokens:
         """Give the states of B prompts, of which only those are encoded, in one batch, that are not in the store.
@@ -84,7 +100,7 @@ class CachedTextEncoder:
         Raises:
             TextEncoderError: there are no prompts, not one image for each, or one string where a list of them belongs;
                 the encoder has no identity or another than was given, pads on the left, or gives numbers that are not
-                finite.
+                finite; a prompt is missing, and that is an error.
         """
         keys = self.keys(prompts, images)
         found: dict[str, Entry] = {}
@@ -100,6 +116,8 @@ class CachedTextEncoder:
                 self.misses += 1
         if missing:
             rows = list(missing.values())
+            if self.missing == "error":
+                self._refuse([prompts[row] for row in rows])
             some = None if images is None else [images[row] for row in rows]
             for key, entry in zip(missing, self._encoded([prompts[row] for row in rows], some), strict=True):
                 self.store.put(key, entry)
@@ -118,6 +136,12 @@ class CachedTextEncoder:
             for prompt, digest in zip(prompts, digests, strict=True)
         ]
 
+    def _refuse(self, prompts: Sequence[str]) -> None:
+        raise TextEncoderError(
+            f"{self.store.folder}: the states of {len(prompts)} prompts are not there, such as {prompts[0]!r}; "
+            "`hyvideo encode` fills it, with the same encoder and settings; or let `missing` be encode"
+        )
+
     def load(self) -> TextEncoder:
         """Give the encoder, which is loaded if it isn't yet.
 
@@ -128,10 +152,9 @@ class CachedTextEncoder:
             source: Any = self._source
             encoder: TextEncoder = source if hasattr(source, "encode") else source()  # modules are callable too
             found = _identity_of(encoder)
-            if self._identity is not None and content_key(found) != content_key(self._identity):
-                different = sorted(
-                    name for name in {*found, *self._identity} if found.get(name) != self._identity.get(name)
-                )
+            announced = found if self._identity is None else self.identity
+            if content_key(found) != content_key(announced):
+                different = sorted(name for name in {*found, *announced} if found.get(name) != announced.get(name))
                 raise TextEncoderError(
                     f"the encoder that was loaded is not the one that was announced: they differ in "
                     f"{', '.join(different)}; give the identity of what is loaded, or none"

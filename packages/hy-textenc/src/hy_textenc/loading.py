@@ -1,18 +1,22 @@
 """Load a text encoder, whichever it is, by what its folder holds."""
 
 import os
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from hy_weights import located_folder
+from hy_weights import TensorStore, located_folder
 
+from hy_textenc.cached import CachedTextEncoder, Missing
 from hy_textenc.clip import CLIPTextEncoder
 from hy_textenc.errors import TextEncoderError
 from hy_textenc.folders import CLIP_FOLDERS, MLLM_FOLDERS, model_type, weights_folder
 from hy_textenc.hunyuan_video import HunyuanVideoTextEncoder
-from hy_textenc.mllm import MLLMEncoder
+from hy_textenc.mllm import Media, MLLMEncoder
 from hy_textenc.pretrained import PretrainedEncoder
+from hy_textenc.quantization import Quantization
 from hy_textenc.t5 import T5Encoder
 from hy_textenc.tiny import TinyTextEncoder, load_tiny
 
@@ -60,6 +64,43 @@ def load_text_encoder(
     raise TextEncoderError(
         f"{weights / 'config.json'}: no text encoder of model_type {kind} is known; there are {known}"
     )
+
+
+def load_cached_text_encoder(
+    path: str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    missing: Missing = "error",
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    device: str = "cpu",
+    media: Media | None = None,
+    quantization: Quantization | None = None,
+) -> CachedTextEncoder:
+    """Give a text encoder that looks prompts up in a store, in a form that recipes of a training can name.
+
+    Neither the encoder nor the store is touched before the first prompt; the encoder's weights are read for a prompt
+    that is missing, if they are at all.
+
+    Args:
+        path: as for `load_text_encoder`.
+        store: the folder that `hyvideo encode` filled, or will.
+        missing: what happens to a prompt that is not there: "error", or "encode" it.
+        dtype: of the weights and states; without it the stored one.
+        device: where states go, and where missing prompts are encoded.
+        media: of an encoder that has such a setting.
+        quantization: of an encoder that has such a setting.
+    """
+    chosen = {"media": media, "quantization": quantization}
+    settings = {name: value for name, value in chosen.items() if value is not None}
+    number_format = getattr(torch, dtype) if dtype else None
+    offload = "none" if quantization else "cpu"
+    load = partial(load_text_encoder, path, number_format, device, offload=offload, **settings)
+    return CachedTextEncoder(
+        load, TensorStore(store), identity=partial(_identity_of, load), device=device, missing=missing
+    )
+
+
+def _identity_of(load: Callable[[], Any]) -> Mapping[str, Any]:
+    return load().identity
 
 
 def _has(folder: Path, names: tuple[str, ...]) -> bool:

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hy_textenc.captions import Caption, Synthesis, caption_from, synthesize
+from hy_textenc.captions import Caption, CaptionError, Synthesis, caption_from, synthesize
 
 SHORT = "A grey cat runs over wet grass."
 DENSE = " ".join(["Word0", *(f"word{number}" for number in range(1, 60))]) + "."
@@ -196,3 +196,27 @@ def test_other_languages_end_their_sentences_their_way():
 def test_shares_out_of_range_are_refused(settings, told):
     with pytest.raises(ValueError, match=told):
         Synthesis(**settings)
+
+
+def test_a_clips_training_captions_are_so_many_and_take_turns():
+    made = [Synthesis(variants=4)(CAPTION.to_mapping(), number) for number in range(12)]
+    assert made[:4] == made[4:8] == made[8:]
+    assert made[:4] == [synthesize(CAPTION, number) for number in range(4)]
+    assert len(set(made)) == 4
+    assert len({Synthesis(variants=1)(CAPTION.to_mapping(), number) for number in range(9)}) == 1
+
+
+def test_another_seed_makes_others_by_the_same_settings():
+    first, second = ({Synthesis(variants=8, seed=seed)(CAPTION.to_mapping(), n) for n in range(8)} for seed in (0, 1))
+    assert not first & second
+    alone = Synthesis(variants=8, short=1.0, dense=0.0, dropout={**dict.fromkeys(PARTS, 1.0), "tags": 1.0})
+    assert {alone(CAPTION.to_mapping(), number) for number in range(8)} == {SHORT}
+
+
+def test_captions_by_measurement_do_and_damaged_ones_are_named():
+    measured = {"short": "a dim, red scene", "light": "dim", "colour": "red", "measured": {"right": 0.25}}
+    assert Synthesis()(measured, 3) == "A dim, red scene."
+    with pytest.raises(CaptionError, match="short"):
+        Synthesis()({"dense": "only this"}, 0)
+    with pytest.raises(ValueError, match="variants is 0; a clip has at least 1"):
+        Synthesis(variants=0)

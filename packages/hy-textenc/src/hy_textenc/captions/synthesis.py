@@ -9,9 +9,10 @@ import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from hy_textenc.captions.records import FIELDS, Caption
+from hy_textenc.captions.validation import caption_from
 
 _ENDS = (".", "!", "?", "…", "。", "！", "？")  # noqa: RUF001 - a Chinese caption ends in these
 _NAMES = {"shot_type": "shot type", "camera_movement": "camera movement"}
@@ -26,6 +27,9 @@ def _usual_dropout() -> dict[str, float]:
 class Synthesis:
     """How a training caption is made of a structured one; every share is a probability in [0, 1].
 
+    Called with a clip's structured caption and a number, it makes that training caption, of `variants` that take turns:
+    so many texts can all be encoded before the training.
+
     Attributes:
         short: share of captions with the short description alone.
         dense: share with the dense description alone; the rest has both. A clip without one gets the other.
@@ -33,9 +37,12 @@ class Synthesis:
         shuffled: share of captions whose parts stand in random order, every order being as likely.
         labelled: share of captions that name their fields, as in "Lighting: soft."
         least_confidence: a camera movement that is less sure than this is always left out, as in the paper.
+        variants: training captions per clip, at most: some may turn out alike.
+        seed: another one draws other variants.
 
     Raises:
-        ValueError: a share is outside of [0, 1], the first two exceed 1, or `dropout` names something else.
+        ValueError: a share is outside of [0, 1], the first two exceed 1, `dropout` names something else, or there are
+            no variants.
     """
 
     short: float = 0.25
@@ -44,6 +51,8 @@ class Synthesis:
     shuffled: float = 0.5
     labelled: float = 0.5
     least_confidence: float = 0.7
+    variants: int = 4
+    seed: int = 0
 
     def __post_init__(self) -> None:
         known = (*FIELDS[2:], "tags")
@@ -56,6 +65,23 @@ class Synthesis:
         for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is {share}; it must be from 0 to 1")
+        if self.variants < 1:
+            raise ValueError(f"variants is {self.variants}; a clip has at least 1 training caption")
+
+    def __call__(self, captions: Mapping[str, Any], number: int) -> str:
+        """Make a training caption of a clip.
+
+        Args:
+            captions: the clip's structured caption, as shards keep it: the fields of a `Caption`, others left aside.
+            number: which one, from 0, such as how often the clip was shown; those `variants` apart are the same.
+
+        Returns:
+            one line, never empty.
+
+        Raises:
+            CaptionError: it is no structured caption; names the field.
+        """
+        return synthesize(caption_from(captions), self.seed * self.variants + number % self.variants, self)
 
 
 def synthesize(caption: Caption, seed: int, settings: Synthesis | None = None) -> str:
