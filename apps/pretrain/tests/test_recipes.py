@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hy_plugins import UnknownComponent
 from hyvideo_pretrain.cli import main
-from hyvideo_pretrain.config_errors import ConfigError
 from hyvideo_pretrain.recipes import bundled, with_recipes
 
 NAMES = ["rewrite/lora", "vae/finetune-tiling", "vae/hunyuan-video", "vae/tiny"]
@@ -33,7 +33,8 @@ def test_a_file_goes_first_and_paths_are_left_alone(tmp_path, monkeypatch):
 
 def test_an_unknown_name_is_said():
     with pytest.raises(
-        ConfigError, match=r"no recipe and no file 'vae/tyni'; did you mean 'vae/tiny'\?; recipes: rewrite/lora, vae/f"
+        UnknownComponent,
+        match=r"no recipe and no file 'vae/tyni'; did you mean 'vae/tiny'\?; recipes: rewrite/lora, vae/f",
     ):
         main(["fit", "--config", "vae/tyni"])
 
