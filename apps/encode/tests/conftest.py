@@ -1,17 +1,25 @@
-"""A text encoder that runs in a blink, and shards of descriptions, in a folder where the command runs."""
+"""Encoders that run in a blink, shards of descriptions and of clips, in a folder where the command runs.
+
+Shapes: T frames, H height, W width, C channels.
+"""
 
 import io
 import json
 import tarfile
 from dataclasses import asdict
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
+from hy_data import ClipSample, ShardWriter
 from hy_textenc import TinyTextConfig, TinyTextEncoder
+from hy_vae3d import VAE3D, VAE3DConfig
 from hy_weights import write_model
 from hyvideo_encode import session, worker
 
 SMALL = TinyTextConfig(vocab=64, width=16, layers=1, heads=2, max_tokens=16, pooled_width=12)
+SMALL_VAE = VAE3DConfig(latent_channels=4, channels=(4, 4, 8, 8), layers_per_block=1, norm_groups=2, scaling_factor=0.5)
 CAPTIONS = [
     {"short": "a cat sleeps", "light": "dim", "measured": {"right": 0.1}},
     {"short": "a dog runs", "light": "dim"},
@@ -37,6 +45,29 @@ def write_shard(path, captions):
 def encoder():
     torch.manual_seed(0)
     return TinyTextEncoder(SMALL).eval()
+
+
+@pytest.fixture(scope="session")
+def vae():
+    torch.manual_seed(1)
+    return VAE3D(SMALL_VAE).eval()
+
+
+@pytest.fixture
+def footage(folder, vae):
+    """Three clips, of 9, 5 and 3 frames, in two shards, and the autoencoder."""
+    write_model("checkpoint/vae", vae.state_dict(), asdict(SMALL_VAE))
+    rng = np.random.default_rng(0)
+    with ShardWriter(folder / "footage", clips_per_shard=2) as writer:
+        for number, count in enumerate((9, 5, 3)):
+            frames_THWC = rng.integers(0, 255, (count, 4, 6, 3)).repeat(8, axis=1).repeat(8, axis=2).astype(np.uint8)
+            captions = {"short": f"clip {number}", "style": "noise"}
+            writer.write(
+                ClipSample(
+                    key=f"{number}", frames_THWC=frames_THWC, fps=Fraction(25), captions=captions, source=f"{number}"
+                )
+            )
+    return folder / "footage"
 
 
 @pytest.fixture(autouse=True)
@@ -71,9 +102,9 @@ class InlinePool:
     def __exit__(self, *_):
         pass
 
-    def submit(self, prompts, ticket):
-        self.batches.append(list(prompts))
-        self.waiting.append((ticket, prompts))
+    def submit(self, units, ticket):
+        self.batches.append(list(units))
+        self.waiting.append((ticket, units))
         if len(self.waiting) > 1:
             yield self._next()
 
@@ -82,8 +113,8 @@ class InlinePool:
             yield self._next()
 
     def _next(self):
-        ticket, prompts = self.waiting.pop(0)
-        return ticket, worker.encode(prompts)
+        ticket, units = self.waiting.pop(0)
+        return ticket, worker.encode(units)
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ def test_the_usual_settings():
     assert (request.encoder, request.store) == ("checkpoint", Path("states"))
     assert (request.captions, request.workers, request.batch_size, request.max_size) == ([], None, 8, None)
     assert (request.device, request.dtype, request.media, request.quantization) == ("auto", None, None, None)
+    assert (request.config, request.vae, request.buckets) == (None, None, [])
+    assert (request.format, request.vae_dtype, request.tiling) == ("bf16", "float32", False)
     assert parse([*LEAST, "--caption", "short", "--caption", "dense"]).captions == ["short", "dense"]
 
 
@@ -37,6 +39,36 @@ def test_what_is_no_size_is_refused(text, capsys):
 def test_less_than_one_is_refused(option):
     with pytest.raises(EncodeError, match=f"{option[2:]} is 0; it must be at least 1"):
         main([*LEAST, option, "0"])
+
+
+def test_buckets_are_frames_height_and_width(capsys):
+    clips = ["shards", "--vae", "tiny-vae", "--store", "states", "--buckets", "1x256x256", "33x144x256"]
+    assert parse(clips).buckets == [(1, 256, 256), (33, 144, 256)]
+    for text in ("256x256", "33x256x256x1", "33x256", "axbxc", "-1x16x16"):
+        with pytest.raises(SystemExit) as error:
+            parse([*clips[:-2], text])
+        assert error.value.code == 2
+        assert "is not FRAMESxHEIGHTxWIDTH, such as 33x256x256" in capsys.readouterr().err or text[0] == "-"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--encoder", "m", "--store", "s"], "name shards, or give --config"),
+        (["shards", "--encoder", "m"], "--store is missing"),
+        (["shards", "--store", "s"], "give --encoder to encode captions, --vae to encode clips, or both"),
+        (["shards", "--store", "s", "--vae", "m"], "--vae and --buckets go together"),
+        (["shards", "--store", "s", "--encoder", "m", "--buckets", "1x16x16"], "--vae and --buckets go together"),
+    ],
+)
+def test_what_is_missing_is_named(argv, message):
+    with pytest.raises(EncodeError, match=message):
+        parse(argv)
+
+
+def test_a_recipe_needs_nothing_else():
+    request = parse(["--config", "recipe.yaml", "--workers", "2", "--device", "cpu", "--max-size", "1GB"])
+    assert (request.config, request.workers, request.max_size) == ("recipe.yaml", 2, 10**9)
 
 
 def test_help_and_wrong_options_do_not_load_torch():

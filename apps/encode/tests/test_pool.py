@@ -4,9 +4,9 @@ import os
 import pytest
 import torch
 from hyvideo_encode import worker
-from hyvideo_encode.encoders import EncoderPlace
 from hyvideo_encode.errors import EncodeError
 from hyvideo_encode.pool import devices, threads
+from hyvideo_encode.texts import EncoderPlace, Texts
 from hyvideo_encode.worker import Job
 
 
@@ -41,8 +41,7 @@ def test_workers_take_the_devices_in_turn(monkeypatch, tmp_path):
     monkeypatch.setattr(worker.threading.Thread, "start", lambda _: None)
     monkeypatch.setattr(torch, "set_num_threads", set_to.append)
     job = Job(
-        encoder=EncoderPlace(tmp_path, None, {}),
-        identity={},
+        encoding=Texts(EncoderPlace(tmp_path, None, {}), {}),
         store=tmp_path,
         max_size=None,
         devices=["cuda:0", "cuda:1"],

@@ -24,14 +24,15 @@ from hy_plugins.cli import main
 sys.exit(main())
 """
 COMMAND = [sys.executable, "-c", CODE, "encode"]
-OPTIONS = ["--encoder", "checkpoint", "--store", "states", "--device", "cpu", "--workers", "2", "--batch-size", "1"]
+WORK = ["--store", "states", "--device", "cpu", "--workers", "2", "--batch-size", "1"]
+OPTIONS = ["--encoder", "checkpoint", *WORK]
 LIMIT = 100
 
 
 @contextmanager
-def started(*sources):
+def started(*sources, options=OPTIONS):
     process = subprocess.Popen(
-        [*COMMAND, *sources, *OPTIONS],
+        [*COMMAND, *sources, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -145,3 +146,27 @@ def test_interrupted_it_ends_at_once_and_says_what_it_did(many, encoder, moment)
         wait_for(lambda: not members(process.pid))
     if moment == "working":
         check_whole(encoder)
+
+
+@needs_proc
+def test_killed_among_clips_it_goes_on_where_it_was(footage, vae):
+    options = ["--vae", "checkpoint/vae", *WORK, "--buckets", "1x32x48"]
+    videos = [*options, "5x32x48", "9x32x48"]
+    with started("footage", options=options) as process:
+        _, err = process.communicate(timeout=LIMIT)
+        assert process.returncode == 0, err
+    images = {file.stem: file.read_bytes() for file in entries()}
+    assert len(images) == 3
+    with started("footage", options=videos) as process:
+        wait_for(lambda: workers(process.pid))
+        process.kill()
+        process.wait(timeout=LIMIT)
+        wait_for(lambda: not members(process.pid))
+    with started("footage", options=videos) as process:
+        out, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, err
+    assert "5 clips, " in out
+    store = TensorStore("states")
+    assert all(store.get(file.stem) is not None for file in entries())
+    assert len(entries()) == 5
+    assert all((Path("states") / key[:2] / f"{key}.safetensors").read_bytes() == held for key, held in images.items())

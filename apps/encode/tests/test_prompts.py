@@ -6,7 +6,7 @@ from hyvideo_encode.prompts import find_sources, read_prompts
 
 
 def prompts(source, *names):
-    return [piece.prompts for piece in read_prompts(Path(source), names)]
+    return [piece.units for piece in read_prompts(Path(source), names)]
 
 
 def test_a_folder_stands_for_its_shards_in_order():
@@ -38,15 +38,15 @@ def test_a_sample_without_the_caption_that_is_wanted_is_told(shard, folder):
     source = shard(folder / "x.tar", [{"short": "a"}, {"short": "b", "dense": "c"}])
     bad, good = read_prompts(source, ["dense"])
     assert bad.damage == f"{source}: 000: it has no caption dense; it has short"
-    assert bad.prompts == ()
-    assert (good.prompts, good.damage) == (("c",), "")
+    assert bad.units == ()
+    assert (good.units, good.damage) == (("c",), "")
 
 
 def test_damage_is_told_with_its_place_and_the_rest_goes_on(shard, folder):
     source = shard(folder / "x.tar", [{"short": "a"}, b"{", {"short": "c"}])
     source.write_bytes(source.read_bytes()[:7300])
     pieces = list(read_prompts(source, []))
-    assert [piece.prompts for piece in pieces] == [("a",), (), ("c",), ()]
+    assert [piece.units for piece in pieces] == [("a",), (), ("c",), ()]
     assert pieces[1].damage.startswith(f"{source}: 001: its description is not JSON")
     assert pieces[3].damage.startswith(f"{source}: not a whole shard")
 
@@ -61,6 +61,6 @@ def test_lines_of_a_text_file_are_prompts(folder):
     file = folder / "x.txt"
     file.write_bytes("\ufeffa cat\n\n  一只猫  \r\n".encode() + b"\xff\xfe\n" + b"last")
     pieces = list(read_prompts(file, ["short"]))
-    assert [piece.prompts for piece in pieces] == [("a cat",), (), ("一只猫",), (), ("last",)]
+    assert [piece.units for piece in pieces] == [("a cat",), (), ("一只猫",), (), ("last",)]
     assert [piece.damage for piece in pieces if piece.damage] == [f"{file}: line 4 is not UTF-8 text"]
     assert sum(piece.size for piece in pieces) == file.stat().st_size

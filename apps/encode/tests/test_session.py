@@ -10,8 +10,8 @@ from hy_textenc import CachedTextEncoder, TextEncoderError, TinyTextEncoder, loa
 from hy_textenc.testing import write_text_parts
 from hy_weights import CheckpointError, TensorStore
 from hyvideo_encode.cli import main
-from hyvideo_encode.encoders import EncoderPlace
 from hyvideo_encode.errors import EncodeError
+from hyvideo_encode.texts import EncoderPlace
 
 TEXTS = ["a cat sleeps", "dim", "a dog runs", "一只猫在跑", "bright"]
 COMMAND = ["shards", "--encoder", "checkpoint", "--store", "states", "--device", "cpu"]
@@ -40,7 +40,9 @@ def test_each_different_text_is_encoded_once_and_found_by_the_encoders_users(enc
     torch.testing.assert_close(found.pooled_BD, expected.pooled_BD, rtol=0, atol=1e-5)
     assert pool.last.batches == [TEXTS]
     assert len(entries()) == 5
-    assert "states: 8 prompts, 3 of them hits (38%), 5 encoded (0.0 MB); " in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "states: 8 prompts, 3 of them hits (38%), 5 encoded (0.0 MB; 0.0 MB as float32); " in told
+    assert told.rstrip().endswith(" prompts/s")
 
 
 def test_batches_have_the_size_that_is_asked_for(pool):

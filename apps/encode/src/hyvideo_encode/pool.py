@@ -43,16 +43,16 @@ class Pool(Generic[T]):
         """Begin."""
         return self
 
-    def submit(self, prompts: Sequence[str], ticket: T) -> Iterator[tuple[T, Outcome]]:
+    def submit(self, units: Sequence[Any], ticket: T) -> Iterator[tuple[T, Outcome]]:
         """Hand in a batch under a ticket; gives what is done, and waits where too much is waiting.
 
         Raises:
             EncodeError: a worker died.
-            CheckpointError: the encoder can't be loaded.
+            HyError, CheckpointError: what encodes can't be loaded.
         """
         try:
             with _uninterrupted():
-                future = self._executor.submit(worker.encode, prompts)
+                future = self._executor.submit(worker.encode, units)
         except BrokenProcessPool as error:
             raise _died() from error
         self._pending[future] = ticket

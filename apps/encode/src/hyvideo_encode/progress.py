@@ -1,4 +1,4 @@
-"""Progress on stderr: how far through the sources, how many prompts a second, how many of them were there already."""
+"""Progress on stderr: how far through the sources, how much a second, how much of it was there already."""
 
 import time
 
@@ -9,19 +9,22 @@ _MOST_TOLD = 20
 
 
 class Tally(Progress):
-    """A `rich` progress display that counts prompts, and tells notes and failures.
+    """A `rich` progress display that counts what is encoded, and tells notes and failures.
 
     Args:
-        total: bytes of the sources.
+        total: size of the sources.
+        noun: what is encoded, in the plural.
+        step: what `total` counts, in the plural; empty if that is nothing to tell.
 
     Attributes:
-        found: prompts that needed no encoding.
-        encoded: prompts that were encoded and stored.
-        failed: captions that could not be read or encoded.
+        found: how many needed no encoding.
+        encoded: how many were encoded and stored.
+        failed: how many could not be read or encoded.
         bytes_written: what the encoded ones take in the store.
+        float32_bytes: what they would take as float32.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, noun: str = "prompts", step: str = "") -> None:
         columns = (
             TextColumn("encode"),
             BarColumn(),
@@ -30,7 +33,8 @@ class Tally(Progress):
             TimeRemainingColumn(elapsed_when_finished=True),
         )
         super().__init__(*columns, console=Console(stderr=True, highlight=False, soft_wrap=True))
-        self.found = self.encoded = self.failed = self.bytes_written = 0
+        self.found = self.encoded = self.failed = self.bytes_written = self.float32_bytes = 0
+        self._noun, self._step, self._steps = noun, step, 0
         self._started = time.monotonic()
         self._told: set[str] = set()
         self._task = self.add_task("encode", total=total, counts="")
@@ -41,30 +45,39 @@ class Tally(Progress):
         super().start()
 
     @property
-    def rate(self) -> float:
-        """Prompts per second so far."""
-        return (self.found + self.encoded) / max(time.monotonic() - self._started, 1e-6)
+    def done(self) -> int:
+        """How many there are in the store."""
+        return self.found + self.encoded
+
+    @property
+    def rate(self) -> str:
+        """How much a second so far, in words."""
+        seconds = max(time.monotonic() - self._started, 1e-6)
+        steps = f", {self._steps / seconds:.1f} {self._step}/s" if self._step else ""
+        return f"{self.done / seconds:.1f} {self._noun}/s{steps}"
 
     @property
     def share_found(self) -> float:
-        """Hits per prompt, in [0, 1]."""
-        return self.found / max(self.found + self.encoded, 1)
+        """Hits per unit, in [0, 1]."""
+        return self.found / max(self.done, 1)
 
     @property
     def told(self) -> str:
         """What was done, in words."""
-        done = self.found + self.encoded
-        parts = [f"{done:,} prompts, {self.found:,} of them hits ({self.share_found:.0%})"]
-        parts.append(f"{self.encoded:,} encoded ({self.bytes_written / 1e6:,.1f} MB)")
+        parts = [f"{self.done:,} {self._noun}, {self.found:,} of them hits ({self.share_found:.0%})"]
+        sizes = f"{self.bytes_written / 1e6:,.1f} MB; {self.float32_bytes / 1e6:,.1f} MB as float32"
+        parts.append(f"{self.encoded:,} encoded ({sizes})")
         parts += [f"{self.failed:,} failed"] if self.failed else []
-        return f"{', '.join(parts)}; {self.rate:.1f}/s"
+        return f"{', '.join(parts)}; {self.rate}"
 
     def count(self, size: int, *, found: int = 0, encoded: int = 0) -> None:
-        """Count prompts, and bytes of the sources."""
+        """Count what is in the store, and how much of the sources is done."""
         self.found += found
         self.encoded += encoded
-        counts = f"{self.found + self.encoded:,} prompts, {self.rate:.1f}/s, {self.share_found:.0%} hits"
-        self.update(self._task, advance=size, counts=counts)
+        self._steps += size
+        self.update(
+            self._task, advance=size, counts=f"{self.done:,} {self._noun}, {self.rate}, {self.share_found:.0%} hits"
+        )
 
     def fail(self, what: str) -> None:
         """Count a failure, and tell the first ones."""

@@ -1,27 +1,13 @@
 """Where prompts come from: the captions of shards, and text files."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hy_data.descriptions import read_descriptions
 
+from hyvideo_encode.encoding import Piece
 from hyvideo_encode.errors import EncodeError
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A stretch of a source: what it says, or why that can't be read.
-
-    Attributes:
-        prompts: the texts in it, each once.
-        size: its length in the source, in bytes.
-        damage: where and what is wrong; empty where nothing is.
-    """
-
-    prompts: tuple[str, ...]
-    size: int
-    damage: str = ""
 
 
 def find_sources(places: Iterable[Path]) -> list[Path]:
@@ -46,7 +32,55 @@ def find_sources(places: Iterable[Path]) -> list[Path]:
     return found
 
 
-def read_prompts(source: Path, captions: Collection[str]) -> Iterator[Piece]:
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The texts of shards and text files.
+
+    Attributes:
+        sources: as `find_sources` lists them.
+        captions: names of those that are wanted of the shards'; empty for all.
+    """
+
+    sources: Sequence[Path]
+    captions: Collection[str]
+
+    @property
+    def total(self) -> int:
+        """Bytes of the sources."""
+        return sum(source.stat().st_size for source in self.sources)
+
+    def pieces(self) -> Iterator[Piece[str]]:
+        """Go through them; a piece is as large as its stretch of the source, in bytes."""
+        for source in self.sources:
+            yield from read_prompts(source, self.captions)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Texts that are known.
+
+    Attributes:
+        prompts: each once.
+        damages: what could not be read on the way to them.
+    """
+
+    prompts: Sequence[str]
+    damages: Sequence[str] = ()
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return len(self.prompts)
+
+    def pieces(self) -> Iterator[Piece[str]]:
+        """Give what is damaged, then each text by itself."""
+        for damage in self.damages:
+            yield Piece((), 0, damage)
+        for prompt in self.prompts:
+            yield Piece((prompt,), 1)
+
+
+def read_prompts(source: Path, captions: Collection[str]) -> Iterator[Piece[str]]:
     """Go through a source; what is damaged is told, and the rest goes on.
 
     Args:
@@ -56,7 +90,7 @@ def read_prompts(source: Path, captions: Collection[str]) -> Iterator[Piece]:
     return _lines(source) if source.suffix == ".txt" else _captions(source, captions)
 
 
-def _captions(shard: Path, names: Collection[str]) -> Iterator[Piece]:
+def _captions(shard: Path, names: Collection[str]) -> Iterator[Piece[str]]:
     reached = 0
     for description in read_descriptions(shard):
         where = f"{shard}: {description.key}" if description.key else str(shard)
@@ -69,7 +103,7 @@ def _captions(shard: Path, names: Collection[str]) -> Iterator[Piece]:
         reached = description.stop
 
 
-def _lines(file: Path) -> Iterator[Piece]:
+def _lines(file: Path) -> Iterator[Piece[str]]:
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:

@@ -1,21 +1,20 @@
-"""What a worker process does: batches of prompts in, states into the store, and a word of what became of them."""
+"""What a worker process does: batches in, what they give into the store, and a word of what became of them."""
 
 import multiprocessing
 import os
 import signal
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
 import torch
-from hy_textenc import CachedTextEncoder
 from hy_weights import TensorStore
 
-from hyvideo_encode.encoders import EncoderPlace
+from hyvideo_encode.encoding import Encoding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,16 +22,14 @@ class Job:
     """What all workers of a run have in common.
 
     Attributes:
-        encoder: where it lies.
-        identity: what decides its states.
+        encoding: what they encode.
         store: the store's folder.
         max_size: its bound in bytes, or None.
         devices: the workers take them in turn.
         threads: CPU threads of each worker.
     """
 
-    encoder: EncoderPlace
-    identity: Mapping[str, Any]
+    encoding: Encoding[Any]
     store: Path
     max_size: int | None
     devices: Sequence[str]
@@ -44,56 +41,61 @@ class Outcome:
     """What became of a batch.
 
     Attributes:
-        encoded: how many prompts are in the store now that were not before.
+        encoded: how many units are in the store now that were not before.
         bytes_written: what they take there.
+        float32_bytes: what they would take as float32.
         evicted: how many older entries went.
-        failed: prompts that could not be encoded, and why.
-        unstored: whether a prompt could not be stored; the notes say why.
+        failed: units that could not be encoded, each by name, and why.
+        unstored: whether one could not be stored; the notes say why.
         notes: what is worth knowing.
     """
 
     encoded: int = 0
     bytes_written: int = 0
+    float32_bytes: int = 0
     evicted: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
     unstored: bool = False
     notes: list[str] = field(default_factory=list)
 
 
 class _Worker:
-    """The encoder and the store of this process."""
+    """The coder and the store of this process."""
 
     def __init__(self, job: Job, device: str) -> None:
         self.notes: list[str] = []
         self.store = TensorStore(job.store, job.max_size, report=self.notes.append)
-        self.cached = CachedTextEncoder(lambda: job.encoder.load(device), self.store, identity=job.identity)
+        self.coder = job.encoding.open(self.store, device)
 
-    def encode(self, prompts: Sequence[str]) -> Outcome:
-        before = self.store.counts.stored, self.store.counts.bytes_written, self.store.counts.evicted
+    def encode(self, units: Sequence[Any]) -> Outcome:
+        before = self._counted()
         outcome = Outcome()
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
-            self._encode_each(prompts, outcome)
-        counts = self.store.counts
-        after = counts.stored, counts.bytes_written, counts.evicted
-        outcome.encoded, outcome.bytes_written, outcome.evicted = (
-            now - then for now, then in zip(after, before, strict=True)
+            self._encode_each(units, outcome)
+        outcome.encoded, outcome.bytes_written, outcome.evicted, outcome.float32_bytes = (
+            now - then for now, then in zip(self._counted(), before, strict=True)
         )
-        outcome.unstored = counts.unstored > 0
+        outcome.unstored = self.store.counts.unstored > 0
         outcome.notes = [*self.notes, *(str(warning.message) for warning in warned)]
         self.notes.clear()
         return outcome
 
-    def _encode_each(self, prompts: Sequence[str], outcome: Outcome) -> None:
-        """Encode a batch; where that fails, each prompt alone, so that one costs the others nothing."""
+    def _counted(self) -> tuple[int, int, int, int]:
+        counts = self.store.counts
+        return counts.stored, counts.bytes_written, counts.evicted, self.coder.float32_bytes
+
+    def _encode_each(self, units: Sequence[Any], outcome: Outcome) -> None:
+        """Encode a batch; where that fails, what is left of it one by one, so that one costs the others nothing."""
         try:
-            self.cached.encode(prompts)
+            self.coder.encode(units)
         except Exception as error:  # an encoder may be a stranger's code
-            if len(prompts) == 1:
-                outcome.failed[prompts[0]] = f"{type(error).__name__}: {error}"
+            if len(units) == 1:
+                outcome.failed.append(f"{self.coder.name(units[0])}: {type(error).__name__}: {error}")
                 return
-            for prompt in prompts:
-                self._encode_each([prompt], outcome)
+            for unit, key in zip(units, self.coder.keys(units), strict=True):
+                if key not in self.store:
+                    self._encode_each([unit], outcome)
 
 
 _worker: _Worker | None = None
@@ -111,15 +113,15 @@ def begin(job: Job, started: "Synchronized[int]") -> None:
     _worker = _Worker(job, device)
 
 
-def encode(prompts: Sequence[str]) -> Outcome:
-    """Encode prompts in a process that has begun as a worker.
+def encode(units: Sequence[Any]) -> Outcome:
+    """Encode units in a process that has begun as a worker.
 
     Raises:
-        CheckpointError: the encoder can't be loaded.
+        HyError, CheckpointError: what encodes can't be loaded.
     """
     assert _worker is not None
-    _worker.cached.load()
-    return _worker.encode(prompts)
+    _worker.coder.load()
+    return _worker.encode(units)
 
 
 def _end_with_parent() -> None:
