@@ -52,7 +52,8 @@ def test_training_is_mixed_unless_told_otherwise(capsys):
 
 def test_every_option_reaches_the_setup(capsys):
     argv = "--devices 2 --shards --sequence-parallel --tiling --recompute --eight-bit-optimizer --lora 4 --batch 3"
-    setup = planned(capsys, "train", *TINY, *argv.split(), "--precision", "float32")[1]["setup"]
+    more = ["--precision", "float32", "--ema", "bfloat16"]
+    setup = planned(capsys, "train", *TINY, *argv.split(), *more)[1]["setup"]
     assert setup == {
         "task": "train",
         "precision": "float32",
@@ -69,6 +70,7 @@ def test_every_option_reaches_the_setup(capsys):
         "sharded": True,
         "sequence_parallel": True,
         "lora_rank": 4,
+        "average_bytes": 2,
     }
     argv = "--offload 3 --eight-bit-weights --keep-all --no-guidance"
     setup = planned(capsys, *TINY, *argv.split())[1]["setup"]
@@ -167,6 +169,10 @@ def test_the_readme_commands_run(capsys, monkeypatch, tmp_path):
     commands = re.findall(r"^hyvideo plan .*", text, re.MULTILINE)
     assert commands
     monkeypatch.chdir(tmp_path)
+    backbone = {"class_path": "hy_dit.load_dit", "init_args": {"path": "tiny"}}
+    stages = [{"name": "only", "buckets": [[1, 64, 64]], "batch_size": 1}]
+    recipe = {"model": {"init_args": {"backbone": backbone}}, "data": {"init_args": {"stages": stages}}}
+    Path("recipe.yaml").write_text(json.dumps(recipe))
     for command in commands:
         assert main(shlex.split(command, comments=True)[2:]) in (0, 1), command
         assert capsys.readouterr().out
@@ -181,6 +187,7 @@ def test_the_readme_commands_run(capsys, monkeypatch, tmp_path):
         (["--memory", "0GB"], "memory is 0; give what one device has"),
         (["--tflops", "inf"], "tflops is inf; it must be a number above 0"),
         (["--lora", "8"], "--lora is for training; the task is sample"),
+        (["--ema", "float32"], "--ema is for training; the task is sample"),
         (["train", "--keep-all"], "--keep-all is for sampling; the task is train"),
         (["train", "--lora", "99999999"], "lora is 99999999; a rank is 1 to 4096"),
     ],

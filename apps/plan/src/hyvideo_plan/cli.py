@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 _ABOUT = "Say what a run needs, in memory, arithmetic and time, and what makes it fit, before anything is allocated."
@@ -17,12 +18,27 @@ Knobs, cheapest first: one part at a time, VAE tiling, 8-bit optimizer, shards, 
 parallel, bfloat16 weights, recompute, 8-bit weights, block offload, LoRA. With --memory (or the
 memory of --device) the cheapest that fit are looked for, beside those that are turned already.
 
+`hyvideo plan batches` finds the largest batch of each bucket of a recipe: see its own --help.
+
 examples:
   hyvideo plan --device h100
   hyvideo plan --memory 24GB --size 960x544
   hyvideo plan train --devices 8 --device h100 --frames 65
   hyvideo plan train --lora 16 --precision bfloat16 --recompute --memory 80GB --size 624x352 --frames 49
-  hyvideo plan train --model t2x-1.6b --batch 64 --json"""
+  hyvideo plan train --model t2x-1.6b --batch 64 --json
+  hyvideo plan batches --config recipe.yaml --device h100"""
+
+_ABOUT_BATCHES = "Find the largest batch of every bucket of a recipe's stages that a device's memory holds."
+
+_NOTES_BATCHES = """The recipe says model, number format, recompute and averaged weights. Three runs without data, as
+`hyvideo plan train` makes them, tell what every moment of a step holds for any number of clips of
+any size. Text states and latents are taken for encoded before (`hyvideo encode --config`), AdamW
+for the optimizer, and every device for its own copy of the weights.
+
+examples:
+  hyvideo plan batches --config recipe.yaml --memory 80GB
+  hyvideo plan batches --config recipe.yaml --device h100 --out batches.yaml
+  hyvideo pretrain fit --config recipe.yaml --config batches.yaml"""
 
 _UNITS = {"MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
 
@@ -31,12 +47,17 @@ def main(argv: Sequence[str]) -> int:
     """Run `hyvideo plan`.
 
     Returns:
-        0, or 1 if nothing fits the memory that was given.
+        0, or 1 if nothing fits the memory that was given, or of some bucket nothing.
 
     Raises:
         HyError: there is no such model, or a setting has a wrong value; the message says what would be right.
         CheckpointError: a checkpoint can't be read.
     """
+    if argv and argv[0] == "batches":
+        options = vars(_batches_parser().parse_args(argv[1:]))
+        from hyvideo_plan.batches_session import run_batches
+
+        return run_batches(options)
     options = vars(_parser().parse_args(argv))
     from hyvideo_plan.session import run  # brings torch, which takes seconds: not for --help or a wrong option
 
@@ -90,7 +111,31 @@ def _parser() -> argparse.ArgumentParser:
     knobs.add_argument("--offload", dest="resident_blocks", metavar="K", type=int, help=text)
     text = "train adapters of rank R instead of the weights"
     knobs.add_argument("--lora", dest="lora_rank", metavar="R", type=int, help=text)
+    text = "a moving average of the weights (EMA) on the device, in that number format"
+    knobs.add_argument("--ema", dest="average_bytes", metavar="TYPE", type=_bytes, help=text)
     parser.add_argument("--json", action="store_true", default=False, help="print everything as one JSON object")
+    return parser
+
+
+def _batches_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hyvideo plan batches",
+        description=_ABOUT_BATCHES,
+        epilog=_NOTES_BATCHES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    text = "a recipe of `hyvideo pretrain` whose data has stages: a file, or a bundled one's name"
+    parser.add_argument("--config", metavar="RECIPE", required=True, help=text)
+    text = "of one device, such as 80GB or 80GiB"
+    parser.add_argument("--memory", metavar="SIZE", type=_memory, help=text)
+    text = "h100, h200, a100, a100-40gb, rtx4090 or cpu, for its memory"
+    parser.add_argument("--device", metavar="NAME", help=text)
+    text = "share of the memory that is left to allocators and libraries (default 0.1)"
+    parser.add_argument("--margin", metavar="SHARE", type=float, default=0.1, help=text)
+    text = "write the stages with these batch sizes, as a config to give after the recipe's"
+    parser.add_argument("--out", metavar="FILE", type=Path, help=text)
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
     return parser
 
 
@@ -99,6 +144,13 @@ def _size(text: str) -> tuple[int, int]:
     if not matched:
         raise argparse.ArgumentTypeError(f"'{text}' is not WIDTHxHEIGHT, such as 1280x720")
     return int(matched[1]), int(matched[2])
+
+
+def _bytes(text: str) -> int:
+    widths = {"float32": 4, "bfloat16": 2}
+    if text not in widths:
+        raise argparse.ArgumentTypeError(f"'{text}' is not {' or '.join(widths)}")
+    return widths[text]
 
 
 def _memory(text: str) -> int:

@@ -22,7 +22,7 @@ class Phase:
 
     Attributes:
         name: text, denoise, decode, encode or step.
-        weights: of the part that works, and of those that stay beside it.
+        weights: of the part that works, of those that stay beside it, and their moving average.
         gradients: as many as there are at that moment.
         optimizer: AdamW's moments.
         activations: what the run itself makes and lets go of.
@@ -71,7 +71,7 @@ class Estimate:
 def estimate(model: Model, video: Video, setup: Setup) -> Estimate:
     """Say what a run needs on each device; nothing is allocated."""
     if setup.training:
-        step = _training_step(model, video, setup)
+        step = training_step(model, video, setup)
         return Estimate(
             setup=setup,
             phases=(_text(model), _vae(model, video, setup, "encode"), step),
@@ -93,8 +93,13 @@ def at_least(model: Model, setup: Setup) -> int:
     if setup.frozen:
         return resident_weights(model, setup)
     share = 1 / setup.devices if setup.sharded else 1.0
-    per_weight = setup.weight_bytes + _moment_bytes(setup)
+    per_weight = setup.weight_bytes + _moment_bytes(setup) + setup.average_bytes
     return resident_weights(model, setup) + round(count_weights(model.dit).total * per_weight * share)
+
+
+def _average_bytes(model: Model, setup: Setup) -> int:
+    """Of the averaged weights, all of which are kept, frozen or not."""
+    return setup.average_bytes * count_weights(model.dit).total
 
 
 def _moment_bytes(setup: Setup) -> float:
@@ -108,7 +113,7 @@ def _text(model: Model) -> Phase:
 
 def _denoise(model: Model, video: Video, setup: Setup) -> Phase:
     branches = model.passes if setup.guidance else 1
-    run = _measure(model, video, setup, setup.batch * branches)
+    run = measure(model, video, setup, setup.batch * branches)
     latents = (
         3 * 4 * setup.batch * model.dit.in_channels * _volume(video.latent_grid)
     )  # noise, latent, velocity: float32
@@ -120,15 +125,16 @@ def _denoise(model: Model, video: Video, setup: Setup) -> Phase:
     )
 
 
-def _training_step(model: Model, video: Video, setup: Setup) -> Phase:
-    run = _measure(model, video, setup, setup.batch)
+def training_step(model: Model, video: Video, setup: Setup) -> Phase:
+    """Say what an optimizer step needs, with latents and text states at hand."""
+    run = measure(model, video, setup, setup.batch)
     share = 1 / setup.devices if setup.sharded else 1.0
     with_gradients = _activations(model, video, setup, run)
     gradients = _at_peak(run, share)
     adapters = setup.trained_bytes * run.trained if setup.lora_rank else 0
     return Phase(
         name="step",
-        weights=resident_weights(model, setup) + round(adapters * share),
+        weights=resident_weights(model, setup) + round((adapters + _average_bytes(model, setup)) * share),
         gradients=gradients,
         optimizer=round(run.trained * _moment_bytes(setup) * share),
         activations=with_gradients - gradients,
@@ -136,7 +142,8 @@ def _training_step(model: Model, video: Video, setup: Setup) -> Phase:
     )
 
 
-def _measure(model: Model, video: Video, setup: Setup, batch: int) -> Run:
+def measure(model: Model, video: Video, setup: Setup, batch: int) -> Run:
+    """Run the transformer without data on so many clips."""
     return measure_dit(
         model.dit,
         (batch, *video.latent_grid),
@@ -156,7 +163,7 @@ def _activations(model: Model, video: Video, setup: Setup, run: Run) -> int:
         # What does not belong to video tokens, text and copies of weights, is on every device: an image of one token
         # shows how much that is.
         least = Video(width=16, height=16, frames=1)
-        fixed = _measure(model, least, setup, setup.batch).peak(share)
+        fixed = measure(model, least, setup, setup.batch).peak(share)
         peak = fixed + ceil((peak - fixed) / setup.devices)
     if setup.sharded and setup.devices > 1:  # one block's own gradient, before it is divided
         peak += setup.weight_bytes * count_weights(model.dit).largest_block if not setup.frozen else 0

@@ -37,11 +37,13 @@ class Run:
     Attributes:
         flops: multiplications and additions.
         moments: see `Tracker.moments`.
+        history: see `Tracker.history`.
         trained: parameters that get a gradient.
     """
 
     flops: int
     moments: tuple[Moment, ...]
+    history: tuple[Moment, ...]
     trained: int
 
     def peak(self, gradient_share: float = 1.0) -> int:
@@ -156,7 +158,12 @@ def _run(module: nn.Module, call: Callable[[], Any], given: tuple[Any, ...], *, 
         result = call()
         if training:
             result.square().mean().backward()
-    return Run(flops=tracker.flops, moments=tuple(tracker.moments), trained=_numel(trained))
+    return Run(
+        flops=tracker.flops,
+        moments=tuple(tracker.moments),
+        history=tuple(tracker.history),
+        trained=_numel(trained),
+    )
 
 
 def _tensors(given: tuple[Any, ...]) -> list[Tensor]:

@@ -115,6 +115,7 @@ def _require_effect(setup: Setup) -> None:
             "--recompute": setup.recompute,
             "--eight-bit-optimizer": setup.eight_bit_optimizer,
             "--lora": setup.lora_rank > 0,
+            "--ema": setup.average_bytes > 0,
         }
     if idle := [name for name, is_turned in turned.items() if is_turned]:
         other = "sampling" if setup.training else "training"

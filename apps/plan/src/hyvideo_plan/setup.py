@@ -34,6 +34,7 @@ class Setup:
         sharded: whether weights, gradients and moments are divided over the devices (FSDP).
         sequence_parallel: whether the video's tokens are divided over the devices.
         lora_rank: of the adapters that are trained instead of the weights; 0 trains the weights.
+        average_bytes: of each weight's moving average on the device (EMA): 4, 2, or 0 for none.
     """
 
     task: Task = "sample"
@@ -51,6 +52,7 @@ class Setup:
     sharded: bool = False
     sequence_parallel: bool = False
     lora_rank: int = 0
+    average_bytes: int = 0
 
     def __post_init__(self) -> None:
         for name, most in (("batch", 100_000), ("steps", 10_000_000), ("devices", 1_000_000)):

@@ -1,0 +1,135 @@
+"""The largest batch of each bucket that fits a device's memory (paper, 4.5)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from hy_data import Bucket
+from hy_data.stage import Stage, label
+from torch import Tensor
+
+from hyvideo_plan.errors import PlanError
+from hyvideo_plan.estimate import measure, training_step
+from hyvideo_plan.recipe import Recipe
+from hyvideo_plan.video import Video
+
+MOST = 4096
+"""Clips in a batch, at most: more is no use to a training, whatever the memory."""
+
+_CLIPS = 4096
+_CLIP = Video(width=256, height=256, frames=17), Video(width=256, height=256, frames=33)
+_THUMBNAIL = Video(width=64, height=64, frames=1), Video(width=128, height=128, frames=1)
+"""What is measured, in batches so large that a model does with them what it does with all that are larger; of fewer
+tokens than the text has, other moments are the worst."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """What fits of one bucket.
+
+    Attributes:
+        bucket: its size.
+        tokens: of one clip.
+        batch: the most clips; 0 if not even one fits.
+        total: bytes that the device holds with that batch, or with one clip where none fits.
+    """
+
+    bucket: Bucket
+    tokens: int
+    batch: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageFit:
+    """What fits of one stage.
+
+    Attributes:
+        values: the stage as the recipe has it.
+        name: of the stage.
+        fits: of each of its buckets, in their order.
+    """
+
+    values: Mapping[str, Any]
+    name: str
+    fits: tuple[Fit, ...]
+
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """Clips per batch by bucket, as `Stage.batch_sizes` has them; without the buckets of which nothing fits."""
+        return {label(fit.bucket): fit.batch for fit in self.fits if fit.batch}
+
+
+class StepMemory:
+    """What a training step of a recipe holds, for any number of clips of any number of tokens.
+
+    At each moment of a step that is a constant, a multiple of the clips and a multiple of all their tokens, so that
+    three runs without data tell it for all batches. The peak is the largest moment; which one that is changes with the
+    batch, and the peak alone would be no straight line.
+
+    Args:
+        recipe: the training.
+        tokens: of the clips that it will be asked about: any that are fewer, or that are not, than the text's.
+
+    Raises:
+        PlanError: the model does other things with other sizes.
+    """
+
+    def __init__(self, recipe: Recipe, tokens: int) -> None:
+        short, long = _THUMBNAIL if tokens < recipe.model.text_tokens else _CLIP
+        step = training_step(recipe.model, short, replace(recipe.setup, batch=_CLIPS))
+        self.fixed = step.weights + step.optimizer
+        sizes = ((short, _CLIPS), (short, 2 * _CLIPS), (long, _CLIPS))
+        histories = [measure(recipe.model, video, recipe.setup, clips).history for video, clips in sizes]
+        if len({len(history) for history in histories}) > 1:
+            raise PlanError(
+                f"{recipe.model.name}: its steps differ with the batch's size, so that none can be foreseen"
+            )
+        first, wider, longer = (torch.tensor(history, dtype=torch.float64).sum(dim=1) for history in histories)
+        self._per_token = (longer - first) / (_CLIPS * (long.tokens - short.tokens))
+        self._per_clip = (wider - first) / _CLIPS - self._per_token * short.tokens
+        self._constant = 2 * first - wider
+
+    def total(self, batch: int, tokens: int) -> int:
+        """Bytes that a device holds at the worst moment of a step with `batch` clips of so many tokens each."""
+        return self.fixed + int((self._constant + batch * self._slope(tokens)).max())
+
+    def largest(self, tokens: int, memory: int) -> int:
+        """The most clips of so many tokens each with which no moment exceeds a memory in bytes; 0 if none fits."""
+        room, slope = memory - self.fixed - self._constant, self._slope(tokens)
+        if bool((room < slope).any()):
+            return 0
+        grows = slope > 0
+        return min(MOST, int((room[grows] / slope[grows]).min())) if bool(grows.any()) else MOST
+
+    def _slope(self, tokens: int) -> Tensor:
+        """What each clip adds, at each moment."""
+        return self._per_clip + self._per_token * tokens
+
+
+def fit_stages(recipe: Recipe, memory: int) -> list[StageFit]:
+    """Find the largest batches of a recipe's stages.
+
+    Args:
+        recipe: the training.
+        memory: bytes of one device.
+
+    Raises:
+        PlanError: the model does other things with other sizes.
+    """
+
+    def fit(bucket: Bucket) -> Fit:
+        tokens = Video(frames=bucket.frames, height=bucket.height, width=bucket.width).tokens
+        step = StepMemory(recipe, tokens)  # its runs are remembered
+        batch = step.largest(tokens, memory)
+        return Fit(bucket=bucket, tokens=tokens, batch=batch, total=step.total(max(batch, 1), tokens))
+
+    return [
+        StageFit(values=values, name=stage.name, fits=tuple(fit(bucket) for bucket in _buckets(stage)))
+        for values, stage in recipe.stages
+    ]
+
+
+def _buckets(stage: Stage) -> Iterator[Bucket]:
+    yield from sorted({bucket for stream in stage.streams() for bucket in stream.buckets})

@@ -1,0 +1,228 @@
+"""The largest batches of a recipe's buckets."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from hy_data.stage import Stage
+from hy_weights import CheckpointError
+from hyvideo_plan.batches import MOST, StepMemory, fit_stages
+from hyvideo_plan.cli import main
+from hyvideo_plan.errors import PlanError
+from hyvideo_plan.estimate import training_step
+from hyvideo_plan.recipe import read_recipe
+from hyvideo_plan.setup import Setup
+from hyvideo_plan.video import Video
+
+TRAIN = Setup(task="train", precision="mixed")
+MEMORY = 1_000_000_000
+STAGES = [
+    {"name": "images", "buckets": [[1, 128, 128], [1, 64, 256]], "batch_size": 2, "steps": 10, "learning_rate": 1e-4},
+    {"name": "videos", "scales": [64], "aspects": [1.0], "frames": [9, 17], "batch_tokens": 512, "batch_sizes": {}},
+]
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch, model):
+    """A function that writes a recipe; JSON is YAML."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(*, trainer=None, **changes):
+        backbone = {"class_path": "hy_dit.DiT", "init_args": {"config": asdict(model.dit)}}
+        values = {
+            "seed_everything": 0,
+            "model": {"class_path": "nowhere.FlowMatching", "init_args": {"backbone": backbone}},
+            "data": {"class_path": "nowhere.Data", "init_args": {"stages": STAGES, "latents": {"class_path": "a.B"}}},
+            "trainer": {"precision": "bf16-mixed", "callbacks": []} | (trainer or {}),
+        }
+        Path("recipe.yaml").write_text(json.dumps(values | changes))
+        return Path("recipe.yaml")
+
+    return write
+
+
+@pytest.mark.parametrize("turned", [{}, {"recompute": True}], ids=str)
+def test_three_runs_tell_what_any_batch_holds(recipe, turned):
+    found = replace(read_recipe(recipe()), setup=replace(TRAIN, **turned))
+    for video, batch in ((Video(width=512, height=256, frames=33), 5), (Video(width=64, height=128, frames=9), 40)):
+        step = StepMemory(found, video.tokens)
+        real = training_step(found.model, video, replace(found.setup, batch=batch)).total
+        assert step.total(batch, video.tokens) == pytest.approx(real, rel=0.03)
+
+
+@pytest.mark.parametrize("memory", [100_000_000, 123_456_789, 10**9, 40 * 10**9])
+@pytest.mark.parametrize("tokens", [16, 80, 1280, 40_000])
+def test_the_largest_batch_fits_and_one_more_does_not(recipe, tokens, memory):
+    step = StepMemory(read_recipe(recipe()), tokens)
+    batch = step.largest(tokens, memory)
+    assert step.total(batch, tokens) <= memory
+    assert batch == MOST or step.total(batch + 1, tokens) > memory
+
+
+def test_where_not_one_clip_fits_the_batch_is_0(recipe):
+    step = StepMemory(read_recipe(recipe()), 80)
+    least = step.total(1, 80)
+    assert step.largest(80, least) >= 1
+    assert step.largest(80, least - 1) == 0
+    assert step.largest(80, 0) == 0
+
+
+def test_each_bucket_of_each_stage_has_its_batch(recipe):
+    found = read_recipe(recipe())
+    step, fits = StepMemory(found, 80), fit_stages(found, MEMORY)
+    assert [list(stage.batch_sizes) for stage in fits] == [
+        ["1x64x256", "1x128x128"],
+        ["1x64x64", "9x64x64", "17x64x64"],
+    ]
+    for fit in (fit for stage in fits for fit in stage.fits):
+        assert fit.tokens == Video(frames=fit.bucket.frames, height=fit.bucket.height, width=fit.bucket.width).tokens
+        assert (fit.batch, fit.total) == (step.largest(fit.tokens, MEMORY), step.total(fit.batch, fit.tokens))
+    images, videos = (list(stage.batch_sizes.values()) for stage in fits)
+    assert images[0] == images[1]
+    assert videos == sorted(videos, reverse=True)
+    assert videos[0] > videos[-1] > 1
+
+
+CALLBACKS = {
+    "EMA": {"class_path": "hy_flow.lightning.EMA"},
+    "Recompute": {
+        "class_path": "hy_parallel.lightning.Recompute",
+        "init_args": {"blocks": ["backbone.double_blocks.*", "backbone.single_blocks.*"]},
+    },
+}
+
+
+def test_the_recipes_settings_are_honoured(recipe):
+    def largest(**trainer):
+        return fit_stages(read_recipe(recipe(trainer=trainer)), MEMORY)[1].batch_sizes["17x64x64"]
+
+    usual = largest()
+    assert largest(callbacks=[CALLBACKS["Recompute"]]) > 2 * usual
+    assert largest(callbacks=[CALLBACKS["EMA"]]) < usual
+    assert largest(precision="bf16-true") > usual > largest(precision=None)
+
+
+@pytest.mark.parametrize(
+    ("callback", "size"),
+    [
+        ({"class_path": "hy_flow.lightning.EMA"}, 4),
+        ({"class_path": "hy_flow.lightning.EMA", "init_args": {"precision": "bfloat16"}}, 2),
+        ({"class_path": "hy_flow.lightning.EMA", "init_args": {"device": "cpu"}}, 0),
+        ({"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging"}, 4),
+        ({"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}, 0),
+    ],
+)
+def test_averaged_weights_count_where_they_are(recipe, callback, size):
+    found = read_recipe(recipe(trainer={"callbacks": [callback]}))
+    assert found.setup.average_bytes == size
+    video = Video(width=64, height=64, frames=1)
+    without = training_step(found.model, video, TRAIN)
+    counted = training_step(found.model, video, found.setup)
+    assert counted.total - without.total == size * (without.weights // 4)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"every": 2}, {"keep_attention": True}, {"blocks": ["backbone.double_blocks.*"]}], ids=str
+)
+def test_a_part_that_is_computed_again_is_planned_as_none_and_said(recipe, changes):
+    callback = CALLBACKS["Recompute"] | {"init_args": CALLBACKS["Recompute"]["init_args"] | changes}
+    found = read_recipe(recipe(trainer={"callbacks": [callback]}))
+    assert not found.setup.recompute
+    assert "computed again" in found.notes[0]
+
+
+def test_the_command_prints_a_table_and_what_to_paste(recipe, capsys):
+    file = recipe()
+    assert main(["batches", "--config", str(file), "--memory", "1GB", "--margin", "0"]) == 0
+    told = capsys.readouterr().out
+    sizes = fit_stages(read_recipe(file), MEMORY)[1].batch_sizes
+    assert f"videos: batch_sizes: {json.dumps(sizes)}" in told
+    assert "mixed; the largest batches in 1.0 GB per device" in told
+    (row,) = [line.split() for line in told.splitlines() if "17x64x64" in line and "batch_sizes" not in line]
+    assert row[:4] == ["videos", "17x64x64", "80", str(sizes["17x64x64"])]
+
+
+def test_the_margin_is_left_free(recipe, capsys):
+    def biggest(*options):
+        assert main(["batches", "--config", str(recipe()), "--memory", "1GB", "--json", *options]) == 0
+        told = json.loads(capsys.readouterr().out)
+        return told["memory"], told["stages"]["videos"]["17x64x64"]["batch"]
+
+    assert biggest()[0] == 900_000_000
+    assert biggest("--margin", "0.4")[1] < biggest()[1] < biggest("--margin", "0")[1]
+
+
+def test_what_is_written_is_the_recipes_stages_with_the_batch_sizes(recipe, capsys):
+    file = recipe()
+    assert main(["batches", "--config", str(file), "--memory", "1GB", "--out", "runs/batches.yaml"]) == 0
+    sizes = [stage.batch_sizes for stage in fit_stages(read_recipe(file), 900_000_000)]
+    lines = Path("runs/batches.yaml").read_text().splitlines()
+    assert [line.strip() for line in lines[1:4]] == ["data:", "init_args:", "stages:"]
+    stages = [json.loads(line.partition("- ")[2]) for line in lines[4:]]
+    assert stages == [stage | {"batch_sizes": size} for stage, size in zip(STAGES, sizes, strict=True)]
+    for stage, size in zip(stages, sizes, strict=True):
+        made = Stage(**stage)
+        assert {f"{one.frames}x{one.height}x{one.width}": made.batch_of(one) for one in _buckets(made)} == size
+
+
+def _buckets(stage):
+    return {bucket for stream in stage.streams() for bucket in stream.buckets}
+
+
+def test_where_nothing_fits_it_is_said_and_not_written(recipe, capsys):
+    assert main(["batches", "--config", str(recipe()), "--memory", "20MB", "--out", "batches.yaml"]) == 1
+    told = capsys.readouterr().out
+    assert "none fits" in told
+    assert "videos: batch_sizes: {}" in told
+
+
+def test_pixels_are_said_not_to_be_planned_for(recipe, capsys):
+    data = {"class_path": "nowhere.Data", "init_args": {"stages": STAGES}}
+    main(["batches", "--config", str(recipe(data=data)), "--memory", "1GB"])
+    assert "note: batches of pixels: the autoencoder" in capsys.readouterr().out
+
+
+def test_a_backbone_may_be_a_checkpoint(recipe, tmp_path):
+    def backbone(init_args):
+        return {"init_args": {"backbone": {"class_path": "hy_dit.load_dit", "init_args": init_args}}}
+
+    assert read_recipe(recipe(model=backbone({"path": "tiny"}))).model.dit.width == 256
+    with pytest.raises(PlanError, match="no model 'nowhere'"):
+        read_recipe(recipe(model=backbone({"path": "nowhere"})))
+    with pytest.raises(PlanError, match="neither a config nor a path"):
+        read_recipe(recipe(model=backbone({})))
+    with pytest.raises(CheckpointError, match="unknown key 'wide'"):
+        read_recipe(recipe(model=backbone({"config": {"wide": 3}})))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"init_args": {}}}, "model.init_args.backbone should name a transformer"),
+        ({"data": {"init_args": {}}}, "data.init_args.stages should list the stages"),
+        (
+            {"data": {"init_args": {"stages": [{"name": "a"}]}}},
+            r"stages\[0\]: stage 'a': give either buckets or scales",
+        ),
+        ({"data": {"init_args": {"stages": [{"nam": "a"}]}}}, r"stages\[0\]: .*nam"),
+        ({"trainer": {"precision": "16-mixed"}}, "trainer.precision is 16-mixed; planned are bf16-mixed"),
+        ({"date": 3}, "recipe.yaml: no recipe of `hyvideo pretrain`"),
+    ],
+)
+def test_what_is_no_recipe_is_refused(recipe, changes, message):
+    with pytest.raises(PlanError, match=message):
+        read_recipe(recipe(**changes))
+
+
+def test_the_command_line_says_what_is_missing(recipe, capsys):
+    recipe()
+    with pytest.raises(PlanError, match="give --memory, such as 80GB, or --device"):
+        main(["batches", "--config", "recipe.yaml"])
+    with pytest.raises(PlanError, match="margin is 1; it is a share"):
+        main(["batches", "--config", "recipe.yaml", "--memory", "1GB", "--margin", "1"])
+    with pytest.raises(PlanError, match=r"none\.yaml: no recipe"):
+        main(["batches", "--config", "none.yaml", "--memory", "1GB"])
+    with pytest.raises(SystemExit):
+        main(["batches"])
+    assert "--config" in capsys.readouterr().err
