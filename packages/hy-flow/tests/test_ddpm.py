@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 from hy_flow import DDPMVPath, FlowError, guided, sample, sigmas
+from hy_flow.testing import PathContract
 from hy_plugins import TextTokens
-from hy_plugins.testing import PathContract
 
 PATH = DDPMVPath()
 TEXT = TextTokens(torch.zeros(2, 1, 4), torch.ones(2, 1, dtype=torch.bool))

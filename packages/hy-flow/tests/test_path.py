@@ -1,8 +1,8 @@
 import pytest
 import torch
 from hy_flow import FlowError, FlowMatchingPath, guided, sample, sigmas
+from hy_flow.testing import PathContract
 from hy_plugins import TextTokens
-from hy_plugins.testing import PathContract
 
 RELEASED, PAPER = FlowMatchingPath(), FlowMatchingPath("paper")
 

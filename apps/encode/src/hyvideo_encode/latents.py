@@ -1,6 +1,6 @@
 """Latents: clips in the sizes of buckets, through the autoencoder.
 
-Shapes: T frames, H height, W width, C channels; T H W of a latent are the smaller ones.
+Shapes: B batch, T frames, H height, W width, C channels; T H W of a latent are the smaller ones.
 """
 
 from collections import Counter

@@ -5,7 +5,7 @@ from typing import Any, Generic
 
 from hy_data import Bucket
 from hy_data.latent_cache import LatentCache
-from hy_plugins.recipes import recipe_file
+from hy_data.recipes import recipe_file
 from hy_weights import TensorStore
 from rich.console import Console
 

@@ -1,4 +1,7 @@
-"""Text states: which text encoder it is, known before its weights are needed, and loaded where it works."""
+"""Text states: which text encoder it is, known before its weights are needed, and loaded where it works.
+
+Shapes: B batch, S text tokens, D width.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

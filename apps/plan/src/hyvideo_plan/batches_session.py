@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from hy_plugins.recipes import recipe_file
+from hy_data.recipes import recipe_file
 from rich.console import Console
 
 from hyvideo_plan.batches import fit_stages

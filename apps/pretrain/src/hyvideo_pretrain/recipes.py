@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hy_plugins.recipes import bundled, recipe_file
+from hy_data.recipes import bundled, recipe_file
 
 __all__ = ["bundled", "with_recipes"]
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from hy_plugins import HyError, UnknownComponent, recipes
+from hy_data import recipes
+from hy_plugins import HyError, UnknownComponent
 
 
 @pytest.fixture(autouse=True)

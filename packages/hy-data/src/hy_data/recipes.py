@@ -4,8 +4,7 @@ import difflib
 import re
 from pathlib import Path
 
-from hy_plugins.errors import UnknownComponent
-from hy_plugins.registry import Plugins
+from hy_plugins import Plugins, UnknownComponent
 
 _NAME = re.compile(r"[\w-]+/[\w-]+")
 
