@@ -16,5 +16,11 @@ def hy_components() -> Iterable[Component]:
             name="pretrain",
             target="hyvideo_pretrain.cli:main",
             summary="train a model from a Lightning CLI config",
-        )
+        ),
+        Component(
+            kind="recipe",
+            name="dit",
+            target="hyvideo_pretrain.configs:folder",
+            summary="training the transformer in stages: dit/world, dit/hunyuan-video",
+        ),
     ]

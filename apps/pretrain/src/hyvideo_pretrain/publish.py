@@ -13,6 +13,8 @@ from hy_weights import require_replaceable, staged, write_manifest, write_model
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from hyvideo_pretrain.bundled import model_folder
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -28,7 +30,8 @@ class Publish(Callback):
 
     Args:
         folder: Where the checkpoint goes; a checkpoint there is replaced once the new one is whole.
-        include: Model folders to copy in beside the trained ones, by name, for example `{"vae": "demo/vae"}`.
+        include: Models to copy in beside the trained ones, by name: folders, or names of bundled models, for example
+            `{"vae": "tiny-vae"}`.
         sampling: What `hyvideo sample` uses where its caller says nothing: width, height, frames, fps, steps, shift,
             guidance.
         dtype: Number format of the written floating-point weights; `bfloat16` halves the folder.
@@ -42,7 +45,7 @@ class Publish(Callback):
         dtype: str = "float32",
     ) -> None:
         self.folder = Path(folder)
-        self.include = {name: Path(path) for name, path in (include or {}).items()}
+        self.include = {name: model_folder(place) for name, place in (include or {}).items()}
         self.sampling = dict(sampling or {})
         self.dtype = number_format(dtype)
         self._averages: Mapping[str, Tensor] | None = None

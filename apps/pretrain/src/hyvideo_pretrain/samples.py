@@ -15,10 +15,13 @@ from hy_flow import counter_noise
 from hy_flow.lightning import averaged
 from hy_plugins import HyError
 from hy_plugins.protocols import Autoencoder
+from hy_vae3d import load_vae
 from hy_vae3d.pixels import to_levels
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
+
+from hyvideo_pretrain.bundled import model_folder
 
 
 class SampleSheetError(HyError, ValueError):
@@ -35,7 +38,7 @@ class SampleSheets(Callback):
     Args:
         prompts: A clip each.
         folder: Where the files go.
-        autoencoder: Decodes the latents; None: the trained module's.
+        autoencoder: Decodes the latents: an object, a folder, or a bundled model's name; None: the trained module's.
         every: Optimizer steps from one sheet to the next.
         width: Of the clips, in pixels.
         height: The same.
@@ -54,7 +57,7 @@ class SampleSheets(Callback):
         self,
         prompts: Sequence[str],
         folder: str,
-        autoencoder: Autoencoder | None = None,
+        autoencoder: Autoencoder | str | None = None,
         every: int = 1000,
         width: int = 256,
         height: int = 256,
@@ -79,6 +82,8 @@ class SampleSheets(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse before the training what would fail in it."""
+        if isinstance(self.autoencoder, str):
+            self.autoencoder = load_vae(model_folder(self.autoencoder))
         decoder = self._decoder(pl_module)
         fits = [(size - (axis == 0)) % step == 0 for axis, (size, step) in enumerate(_with(self.size, decoder))]
         if not all(fits):
