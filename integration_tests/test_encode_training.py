@@ -53,7 +53,7 @@ data:
     held_out: 1
     caption: {{class_path: hy_textenc.captions.Synthesis, init_args: {{variants: 2}}}}
     latents:
-      class_path: hy_data.latent_cache.LatentCache
+      class_path: hy_data.lightning.LatentCache
       init_args: {{store: states, autoencoder: checkpoint, format: int8}}
     stages:
     - {{name: images, buckets: [[1, 32, 32]], batch_size: 2, steps: 4}}
@@ -103,7 +103,7 @@ def test_one_command_makes_all_that_the_training_reads(monkeypatch, capsys):
 
 
 def test_without_it_the_training_says_what_to_do():
-    with pytest.raises(Exception, match=r"have no latent in the cache, .*`hyvideo encode` makes them"):
+    with pytest.raises(Exception, match=r"have no latent in the cache, .*`hyvideo encode --config` with this recipe"):
         pretrain(["fit", "--config", "recipe.yaml"])
     settings = ["--store", "states", "--format", "int8", "--device", "cpu", "--buckets", "1x32x32", "5x32x32"]
     assert encode(["shards", "--vae", "checkpoint", *settings]) == 0

@@ -13,8 +13,8 @@ import torch
 from hy_data import Bucket
 from hy_data.index import index_shards
 from hy_data.items import Item, items_for
-from hy_data.latent_cache import LatentCache
 from hy_data.lightning import to_video
+from hy_data.lightning.latent_cache import LatentCache
 from hy_vae3d import VAE3D, Tiling
 from hy_weights import CheckpointError, TensorStore
 from hyvideo_encode.cli import main

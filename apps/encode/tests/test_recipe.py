@@ -30,7 +30,7 @@ data:
     held_out: 1
     caption: {class_path: hy_textenc.captions.Synthesis, init_args: {variants: 3}}
     latents:
-      class_path: hy_data.latent_cache.LatentCache
+      class_path: hy_data.lightning.LatentCache
       init_args: {store: latents, autoencoder: checkpoint, format: int8}
     stages:
     - {name: images, buckets: [[1, 32, 48]], batch_size: 2, steps: 10}

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import signal
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
@@ -473,3 +475,13 @@ class Cache:
 
 def shout(captions, variant):
     return captions["short"].upper()
+
+
+def test_workers_outlive_the_signals_that_stop_a_training(shards):
+    loader = iter(ready(shards, num_workers=1).train_dataloader())
+    next(loader)
+    (worker,) = loader._workers
+    for stop in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        os.kill(worker.pid, stop)
+    assert len([next(loader) for _ in range(3)]) == 3
+    assert worker.is_alive()

@@ -16,7 +16,7 @@ import torch
 from hy_data import Bucket
 from hy_data.index import index_shards
 from hy_data.items import Item, items_for
-from hy_data.latent_cache import LatentCache, LatentFormat, Precision
+from hy_data.lightning.latent_cache import LatentCache, LatentFormat, Precision
 from hy_vae3d import VAE3D, Tiling, load_vae
 from hy_weights import TensorStore
 from rich.console import Console

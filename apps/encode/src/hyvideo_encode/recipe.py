@@ -7,8 +7,8 @@ from typing import Any
 
 from hy_data.index import StoredClip, index_shards
 from hy_data.items import Item
-from hy_data.latent_cache import LatentCache
 from hy_data.lightning import BucketedShards
+from hy_data.lightning.latent_cache import LatentCache
 from hy_data.staged_items import stage_items
 from hy_plugins import HyError
 from hy_textenc import load_cached_text_encoder
@@ -44,7 +44,7 @@ def recipe_tasks(file: Path, console: Console) -> Iterator[Task[Any]]:
     data, encoder = _data(recipe, file), _encoder(recipe, file)
     if data.latents is None and encoder is None:
         raise EncodeError(
-            f"{file}: it looks up nothing: data.init_args.latents is no hy_data.latent_cache.LatentCache, and "
+            f"{file}: it looks up nothing: data.init_args.latents is no hy_data.lightning.LatentCache, and "
             f"model.init_args.text_encoder is not {_CACHED}"
         )
     damages: list[str] = []
@@ -99,7 +99,7 @@ def _short(error: Exception) -> str:
 
 def _cache(data: BucketedShards, file: Path) -> LatentCache:
     if not isinstance(data.latents, LatentCache):
-        raise EncodeError(f"{file}: data.init_args.latents should be a hy_data.latent_cache.LatentCache")
+        raise EncodeError(f"{file}: data.init_args.latents should be a hy_data.lightning.LatentCache")
     return data.latents
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, Generic
 
 from hy_data import Bucket
-from hy_data.latent_cache import LatentCache
+from hy_data.lightning.latent_cache import LatentCache
 from hy_data.recipes import recipe_file
 from hy_weights import TensorStore
 from rich.console import Console

@@ -3,6 +3,7 @@
 from hy_data.lightning.batches import ClipBatch, LatentBatch, PretrainBatch, to_video
 from hy_data.lightning.bucketed import BucketedShards
 from hy_data.lightning.clips import ClipShards
+from hy_data.lightning.latent_cache import LatentCache
 from hy_data.lightning.latents import LatentShards
 from hy_data.lightning.promotion import Promotion
 from hy_data.lightning.synthetic import PretrainClips
@@ -12,6 +13,7 @@ __all__ = [
     "ClipBatch",
     "ClipShards",
     "LatentBatch",
+    "LatentCache",
     "LatentShards",
     "PretrainBatch",
     "PretrainClips",

@@ -3,6 +3,7 @@
 Shapes: B batch, C channels, T H W frames, height, width.
 """
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
@@ -161,7 +162,7 @@ class NumberedBatches(lightning.LightningDataModule):
             sampler=numbers,
             num_workers=self._num_workers,
             prefetch_factor=self._prefetch if self._num_workers else None,
-            worker_init_fn=_single_threaded,
+            worker_init_fn=_begin_worker,
             persistent_workers=persistent and self._num_workers > 0,
         )
 
@@ -195,6 +196,13 @@ class NumberedBatches(lightning.LightningDataModule):
         return {"num_replicas": 1, "rank": 0} | (kwargs or {})
 
 
-def _single_threaded(_worker: int) -> None:
-    """Keep OpenCV of each worker process on one thread: the workers are the parallelism."""
+def _begin_worker(_worker: int) -> None:
+    """Keep OpenCV of each worker process on one thread: the workers are the parallelism.
+
+    Signals that stop a training reach its whole process group. It saves itself then, and until then needs its batches;
+    workers end when it does.
+    """
     cv2.setNumThreads(0)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

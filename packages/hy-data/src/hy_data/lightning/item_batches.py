@@ -27,7 +27,7 @@ _MOST_SPARES = 16
 
 
 class Latents(Protocol):
-    """Where latents are kept, such as `hy_data.latent_cache.LatentCache`."""
+    """Where latents are kept, such as `hy_data.lightning.LatentCache`."""
 
     store: Container[str]
 

@@ -10,7 +10,7 @@ from hy_data.errors import DataError
 pytest.importorskip("hy_weights", reason="needs the extra train")
 
 import torch
-from hy_data.latent_cache import LatentCache
+from hy_data.lightning.latent_cache import LatentCache
 from hy_weights import CheckpointError, TensorStore, write_model
 
 
@@ -132,7 +132,7 @@ def test_the_same_autoencoder_elsewhere_finds_all(tmp_path, vae, latent_CTHW):
 def test_a_format_that_changes_has_another_key(tmp_path, vae, monkeypatch):
     cache = LatentCache(tmp_path / "store", vae)
     before = cache.key(ITEM)
-    monkeypatch.setattr("hy_data.latent_cache._WHAT", "latents/2")
+    monkeypatch.setattr("hy_data.lightning.latent_cache._WHAT", "latents/2")
     assert cache.key(ITEM) != before
 
 
@@ -157,7 +157,7 @@ def test_a_bundled_autoencoder_goes_by_its_name(tmp_path, vae, monkeypatch):
         def load(self, kind, name):
             return {("model", "ours"): lambda: vae}[kind, name]
 
-    monkeypatch.setattr("hy_data.latent_cache.Plugins", Plugins)
+    monkeypatch.setattr("hy_data.lightning.latent_cache.Plugins", Plugins)
     assert LatentCache(tmp_path / "store", "ours").key(ITEM) == LatentCache(tmp_path / "store", vae).key(ITEM)
 
 
