@@ -55,3 +55,13 @@ def test_a_copy_that_fails_does_not_hold_training_up():
 
 def test_nothing_is_waited_for_where_nothing_is_saved():
     Snapshot().settle()
+
+
+def test_tensors_of_any_device_are_copied():
+    class Elsewhere(torch.Tensor):  # on a device that is neither a CPU nor CUDA
+        device = torch.device("mps")
+        is_cuda = False
+
+    snapshot = Snapshot()
+    snapshot.begin({"weight": torch.ones(3).as_subclass(Elsewhere)}, {"weight"})
+    assert snapshot.finish()["weight"].tolist() == [1] * 3

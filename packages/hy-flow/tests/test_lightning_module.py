@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from hy_flow import DDPMVPath, FlowError, FlowMatchingPath, LogitNormal, Uniform, guided, sample, sigmas
+from hy_plugins import TextTokens
 
 pytest.importorskip("lightning", reason="training is the extra hy-flow[train]")
 from hy_flow.lightning import FlowMatching
@@ -413,3 +414,22 @@ def test_sampling_leaves_the_mode_and_the_random_numbers_alone(toys):
 def test_a_value_out_of_range_is_named(toys, values, message):
     with pytest.raises(FlowError, match=message):
         FlowMatching(*toys, **values)
+
+
+def test_text_states_come_to_the_modules_device(toys):
+    backbone, encoder = toys
+    moved = []
+
+    class Recorded(TextTokens):
+        def to(self, device=None, dtype=None):
+            moved.append(device)
+            return TextTokens(self.tokens_BSD, self.mask_BS, self.pooled_BD)
+
+    class Elsewhere:
+        def encode(self, prompts):
+            text = encoder.encode(prompts)
+            return Recorded(text.tokens_BSD, text.mask_BS, text.pooled_BD)
+
+    module = FlowMatching(backbone, Elsewhere())
+    module.sample(["left"], torch.zeros(1, 2, 1, 1, 1), steps=1, guidance=2.0)
+    assert moved == [module.device] * 2

@@ -53,7 +53,8 @@ class Snapshot:
                     stream.wait_event(started)
                     self._copy_later(device)
                     self._finished[device] = stream.record_event()
-            self._copy_later(torch.device("cpu"))
+            for device in {tensor.device for tensor in self._later.values()} - self._started.keys():
+                self._copy_later(device)
         finally:
             self._settled.set()
         for finished in self._finished.values():
@@ -76,4 +77,4 @@ class Snapshot:
         copy = self._copies.get(name)
         if copy is None or (copy.shape, copy.dtype) != (tensor.shape, tensor.dtype):
             copy = self._copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-        copy.copy_(tensor, non_blocking=True)
+        copy.copy_(tensor, non_blocking=tensor.is_cuda)

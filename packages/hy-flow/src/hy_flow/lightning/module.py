@@ -8,6 +8,7 @@ from math import prod
 from typing import Any, get_args
 
 import torch
+from hy_plugins import TextTokens
 from hy_plugins.protocols import Autoencoder, Backbone, TextEncoder
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
@@ -210,7 +211,7 @@ class FlowMatching(LightningModule):
         training = [part for part in self.modules() if part.training]
         self.eval()
         try:
-            text, null_text = self.text_encoder.encode(prompts), self.text_encoder.encode([""])
+            text, null_text = self._encode(prompts), self._encode([""])
             velocity = guided(self.path.velocity(self.backbone), text, null_text, guidance)
             return sample(velocity, noise_BCTHW, sigmas(steps, shift))
         finally:
@@ -221,8 +222,12 @@ class FlowMatching(LightningModule):
         """Return each sample's mean squared error, B."""
         noise_BCTHW = draws.noise("noise", latent_BCTHW)
         noisy_BCTHW, target_BCTHW = self.path.sample(latent_BCTHW, noise_BCTHW, sigma_B)
-        answer_BCTHW = self.backbone(noisy_BCTHW, self.path.timestep(sigma_B), self.text_encoder.encode(captions))
+        answer_BCTHW = self.backbone(noisy_BCTHW, self.path.timestep(sigma_B), self._encode(captions))
         return (answer_BCTHW.float() - target_BCTHW).square().mean(dim=(1, 2, 3, 4))
+
+    def _encode(self, captions: Sequence[str]) -> TextTokens:
+        """Encode on the module's device: one that reads a cache gives states where it pleases."""
+        return self.text_encoder.encode(captions).to(device=self.device)
 
     @torch.no_grad()
     def _latents(self, batch: TrainingBatch, draws: Draws) -> Tensor:
