@@ -1,6 +1,7 @@
 """What a training publishes is whole, verified, and holds the averaged weights."""
 
 import json
+import shutil
 from dataclasses import dataclass
 
 import pytest
@@ -181,3 +182,26 @@ def test_a_run_that_was_killed_after_its_last_checkpoint_publishes_the_average(r
     publish = Publish(str(tmp_path / "again"), {"vae": str(tmp_path / "other")}, {"steps": 30}, "bfloat16")
     fit(EMAWeightAveraging(decay=0.9), Checkpoints(str(run)), publish, resume=run)
     assert files(tmp_path / "again") == expected
+
+
+@pytest.mark.parametrize("name", ["../vae", "/vae", "a/b", "..", ""])
+def test_a_model_cannot_be_put_outside_of_the_folder(tmp_path, name):
+    with pytest.raises(PublishError, match="is no name of a model's folder"):
+        Publish(str(tmp_path / "out"), include={name: str(tmp_path)})
+
+
+def test_of_a_checkpoint_only_models_are_included(run, tmp_path):
+    """It may be somebody else's, and name any folder of this machine."""
+    shutil.rmtree(tmp_path / "other")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "secret").write_text("key")
+    with pytest.raises(CheckpointError, match="other: no manifest"):
+        publish_checkpoint(run / "latest", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_publishing_leaves_alone_what_a_living_run_is_writing(run, tmp_path):
+    staging = run / ".step-00000009.staging-0123abcd"
+    staging.mkdir()
+    assert main(["publish", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert staging.is_dir()

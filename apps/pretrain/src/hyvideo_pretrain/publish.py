@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -45,6 +45,7 @@ class Publish(Callback):
         dtype: str = "float32",
     ) -> None:
         self.folder = Path(folder)
+        require_plain(include or ())
         self.include = {name: model_folder(place) for name, place in (include or {}).items()}
         self.sampling = dict(sampling or {})
         self.dtype = number_format(dtype)
@@ -100,6 +101,17 @@ def number_format(dtype: str) -> torch.dtype:
     if dtype not in DTYPES:
         raise PublishError(f"dtype is {dtype!r}; it is one of {', '.join(DTYPES)}")
     return getattr(torch, dtype)
+
+
+def require_plain(names: Iterable[str]) -> None:
+    """Refuse names of models that would lead out of the folder that is published.
+
+    Raises:
+        PublishError: There is one.
+    """
+    for name in names:
+        if name in ("", "..") or PurePath(name).name != name:
+            raise PublishError(f"{name!r} is no name of a model's folder; give one without slashes, such as 'vae'")
 
 
 def write_models(

@@ -9,7 +9,7 @@ from hy_weights import CheckpointError, StoredTensors, unflatten_state, verify
 from hy_weights.state_folder import read_document
 from hy_weights.state_names import TENSORS_FILE
 
-from hyvideo_pretrain.publish import DTYPES, PublishError, number_format, write_models
+from hyvideo_pretrain.publish import DTYPES, PublishError, number_format, require_plain, write_models
 from hyvideo_pretrain.run_folder import holds_checkpoints, newest_whole
 
 DESCRIPTION = """Publish the models of a training checkpoint, as a run does at its end: a folder that `hyvideo sample`
@@ -54,9 +54,11 @@ def publish_checkpoint(checkpoint: Path, folder: Path, *, weights: str = "averag
         )
     settings = unflatten_state(document.get("callbacks", {}).get("Publish", {}), stored, checkpoint)
     include = {name: Path(path) for name, path in settings.get("include", {}).items()}
+    require_plain([*models, *include])
     for name, path in include.items():
         if not path.is_dir():
             raise PublishError(f"{path}: no such folder to include as {name!r}; paths are those of the run's recipe")
+        verify(path)  # a checkpoint of somebody else's must not make us copy whatever lies on this machine
     key = "current_model_state" if weights == "current" and "current_model_state" in document else "state_dict"
     state = unflatten_state(document[key], stored, checkpoint)
     parts = ((name, _part(state, told["prefix"]), told["config"]) for name, told in models.items())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hy_plugins import HyError
-from hy_weights import CheckpointError, discard, read_manifest, sweep, verify
+from hy_weights import CheckpointError, discard, read_manifest, verify
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,6 @@ def newest_whole(folder: Path) -> Path:
     Raises:
         NothingToResume: There is none, or none is whole.
     """
-    sweep(folder)
     readable = checkpoints(folder)
     for path in sorted(set(_named(folder)) - {saved.path for saved in readable}):
         log.warning("%s: passed over: it has no readable manifest.json", path)
