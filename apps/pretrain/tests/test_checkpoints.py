@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from hy_flow.errors import Diverged
 from hy_weights import CheckpointError, flatten_state, read_manifest, read_state, state_folder
 from hyvideo_pretrain import checkpoint_io
-from hyvideo_pretrain.checkpoints import Checkpoints
+from hyvideo_pretrain.checkpoints import SHARDING, Checkpoints
 from hyvideo_pretrain.signals import Interrupted
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
@@ -349,3 +350,10 @@ def test_a_folder_that_cannot_be_made_is_said_before_the_training(tmp_path):
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Checkpoints("somewhere", **wrong)
+
+
+@pytest.mark.parametrize("strategy", SHARDING)
+def test_strategies_that_save_shards_are_refused_before_the_training(tmp_path, strategy):
+    trainer = SimpleNamespace(strategy=object.__new__(strategy))
+    with pytest.raises(CheckpointError, match=f"can't save for {strategy.__name__}"):
+        Checkpoints(str(tmp_path)).setup(trainer, None, "fit")

@@ -14,6 +14,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -25,6 +26,9 @@ from hyvideo_pretrain.run_folder import BEST, checkpoints, holds_checkpoints, pr
 from hyvideo_pretrain.signals import Interrupted, StopSignals
 
 log = logging.getLogger(__name__)
+
+SHARDING = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
+"""They gather no whole state, and take no `storage_options`."""
 
 
 class Checkpoints(Checkpoint):
@@ -96,9 +100,14 @@ class Checkpoints(Checkpoint):
         """Take over saving and signals.
 
         Raises:
-            CheckpointError: The trainer was told to save in another way.
+            CheckpointError: The trainer was told to save in another way, or its strategy saves shards.
             OSError: The folder can't be made.
         """
+        if isinstance(trainer.strategy, SHARDING):
+            raise CheckpointError(
+                f"the callback Checkpoints can't save for {type(trainer.strategy).__name__}, which writes shards in "
+                "its own way; train with ddp, or leave the callback out and let Lightning save"
+            )
         self._io = use_folders(trainer)
         if stage != "fit":
             return
