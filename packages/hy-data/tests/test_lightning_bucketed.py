@@ -478,9 +478,10 @@ def shout(captions, variant):
 
 
 def test_workers_outlive_the_signals_that_stop_a_training(shards):
-    loader = iter(ready(shards, num_workers=1).train_dataloader())
+    batches = ready(shards, num_workers=1).train_dataloader()
+    loader = iter(batches)
     next(loader)
-    (worker,) = loader._workers
+    (worker,) = batches._iterator._workers
     for stop in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         os.kill(worker.pid, stop)
     assert len([next(loader) for _ in range(3)]) == 3
