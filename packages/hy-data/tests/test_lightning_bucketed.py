@@ -175,7 +175,7 @@ def test_a_checkpoint_of_another_curriculum_is_refused(shards, whole, tmp_path):
 
 def test_a_loss_that_no_longer_falls_ends_a_stage(shards, tmp_path):
     stages = [replace(IMAGES, steps=None, patience=1, learning_rate=0.5, shift=2.0), MIXED]
-    data = make(shards, stages, steps=2, held_out=2)
+    data = make(shards, stages, steps=2, held_out=0.43)
     assert (data.curriculum.current.learning_rate, data.curriculum.current.shift) == (0.5, 2.0)
     module = fit(data, tmp_path, epochs=5, loss=[3.0, 2.0, 1.0, 1.5, 9.0])
     assert [shape[2] for *_, shape, _ in module.seen[:8]] == [1] * 8
@@ -184,7 +184,7 @@ def test_a_loss_that_no_longer_falls_ends_a_stage(shards, tmp_path):
 
 
 def test_held_out_sources_are_validated_on_in_the_stage_s_buckets(shards, tmp_path):
-    module = fit(make(shards, held_out=2), tmp_path, loss=[1.0] * 3)
+    module = fit(make(shards, held_out=0.43), tmp_path, loss=[1.0] * 3)
     shown = {epoch: [batch for at, batch in module.validated if at == epoch] for epoch in range(3)}
     assert shown[1] == shown[2]
     assert {shape[2] for *_, shape, _ in shown[0]} == {1}
@@ -194,18 +194,18 @@ def test_held_out_sources_are_validated_on_in_the_stage_s_buckets(shards, tmp_pa
         return {key.partition("[")[0] for _, keys, *_ in batches for key in keys}
 
     held = clips(shown[1])
-    assert len(held) == 4, "two videos and two stills"
+    assert len(held) == 3, "two videos and a still"
     assert clips(shown[0]) == held
     assert not held & clips(module.seen)
     keys = [key for _, keys, *_ in shown[1] for key in keys]
-    assert len(keys) == len(set(keys)) == 2 * (2 * 2 + 4), "two windows of each video and an image of each clip, twice"
+    assert len(keys) == len(set(keys)) == 2 * (2 * 2 + 3), "two windows of each video and an image of each clip, twice"
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_ranks_validate_the_same_number_of_batches(shards, ranks):
     seen, lengths = Counter(), set()
     for rank in range(ranks):
-        data = ready(shards, held_out=2)
+        data = ready(shards, held_out=0.43)
         data.trainer = SimpleNamespace(distributed_sampler_kwargs={"num_replicas": ranks, "rank": rank})
         loader = data.val_dataloader()
         part = [batch["number"] for batch in loader]
@@ -378,8 +378,8 @@ def test_a_stage_that_no_clip_suits_is_refused(shards):
         DataError, match=r"stage 'mixed': no clip suits its videos 16 \(5x16x16\): .*fewer than 5 frames"
     ):
         ready([shards[1]], [replace(MIXED, frames=[5])])
-    with pytest.raises(DataError, match="held_out=9 leaves nothing to train on"):
-        ready(shards, held_out=9)
+    with pytest.raises(DataError, match=r"held_out=0\.99 leaves nothing to train on"):
+        ready(shards, held_out=0.99)
     with pytest.raises(DataError, match="none of the held-out clips fills a bucket"):
         ready([shards[0]], [replace(MIXED, image_fraction=0)], validation_shards=[shards[1]])
 
@@ -394,8 +394,9 @@ def test_nothing_is_read_before_it_is_set_up():
     ("settings", "message"),
     [
         ({"steps": 0}, "steps=0"),
-        ({"held_out": -1}, "held_out=-1"),
-        ({"held_out": 1, "validation_shards": ["x"]}, "not both"),
+        ({"held_out": -0.1}, "held_out is a share of the sources, .*got -0.1"),
+        ({"held_out": 64}, "held_out is a share of the sources, .*got 64"),
+        ({"held_out": 0.1, "validation_shards": ["x"]}, "not both"),
     ],
 )
 def test_wrong_settings_say_so(settings, message):

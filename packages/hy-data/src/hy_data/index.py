@@ -39,7 +39,7 @@ from hy_data.video import read_video
 
 log = logging.getLogger(__name__)
 
-_FORMAT = "index/1"
+_FORMAT = "index/2"
 _THREADS = 8
 _BESIDE = ".index"
 _LARGEST_TEXT = 16 * 2**20
@@ -245,7 +245,7 @@ def _clip(shard: str, key: str, members: _Members, file: BinaryIO) -> StoredClip
         digest = hashlib.sha256(content).hexdigest()
         if not is_ours(values):
             text = _text(members["txt"], file).decode("utf-8", "replace") if "txt" in members else None
-            values = foreign_description(values, text, content, suffix=suffix, where=f"{shard}: {key}")
+            values = foreign_description(values, text, content, suffix=suffix, source=digest)
     require_caption(values)
     return StoredClip(shard, key, media.offset_data, media.size, values, digest, suffix)
 

@@ -54,7 +54,8 @@ class BucketedShards(NumberedBatches):
             item was seen before, modulo `caption.variants` where it has that; the default takes `short`.
         steps: batches per epoch on each rank.
         validation_shards: shards to validate on.
-        held_out: otherwise: how many videos, and how many stills, to validate on and not to train on, see `hold_out`.
+        held_out: otherwise: the share of the sources to validate on and not to train on, below 1, see `hold_out`; 0 is
+            no validation.
         index: a folder for what is known of the shards; None keeps it beside those of this machine, and reads URLs
             anew each time.
         num_workers: processes that load; 0 loads in the training process.
@@ -65,7 +66,7 @@ class BucketedShards(NumberedBatches):
         curriculum: the stages, and where the training stands; part of a checkpoint.
 
     Raises:
-        ValueError: for a count or a stage out of range.
+        ValueError: for a count, a share or a stage out of range.
     """
 
     def __init__(
@@ -77,15 +78,17 @@ class BucketedShards(NumberedBatches):
         caption: Callable[[Mapping[str, Any], int], str] = short_caption,
         steps: int = 100,
         validation_shards: list[str] | None = None,
-        held_out: int = 0,
+        held_out: float = 0.0,
         index: str | Path | None = None,
         num_workers: int = 0,
         prefetch: int | None = None,
         seed: int = 0,
     ) -> None:
         """Check the settings; the shards are looked at in `setup`."""
-        if steps < 1 or held_out < 0 or num_workers < 0:
-            raise ValueError(f"need {steps=} of at least 1, {held_out=} and {num_workers=} of at least 0")
+        if steps < 1 or num_workers < 0:
+            raise ValueError(f"need {steps=} of at least 1 and {num_workers=} of at least 0")
+        if not 0 <= held_out < 1:
+            raise ValueError(f"held_out is a share of the sources, at least 0 and below 1; got {held_out}")
         if held_out and validation_shards:
             raise ValueError("give validation_shards or held_out, not both")
         self.curriculum = Curriculum(stages)
