@@ -1,7 +1,6 @@
 """Batches for pre-training the transformer: buckets, stages, latents from a cache. Needs the extra `train`."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from hy_data.curriculum import Curriculum, Stage
 from hy_data.errors import DataError
 from hy_data.held_out import hold_out
 from hy_data.index import Fault, StoredClip, index_shards
-from hy_data.ledger import Ledger, LedgerEntry
+from hy_data.left_out import report_left_out
 from hy_data.lightning.batches import NumberedBatches
 from hy_data.lightning.item_batches import (
     HeldOutBatches,
@@ -26,12 +25,9 @@ from hy_data.lightning.item_batches import (
     require_latents,
 )
 from hy_data.lightning.promotion import require_promotion
-from hy_data.places import is_remote
-from hy_data.staged_items import StageItems, require_items, stage_items
+from hy_data.staged_items import StageItems, require_held_out, require_items, stage_items
 
 log = logging.getLogger(__name__)
-
-LEFT_OUT = "left_out.jsonl"
 
 
 class BucketedShards(NumberedBatches):
@@ -102,12 +98,12 @@ class BucketedShards(NumberedBatches):
         self.held_out = held_out
         self.index = index
         self.seed = seed
-        self._clips: list[StoredClip] | None = None
+        self._clips: tuple[list[StoredClip], list[StoredClip]] | None = None
         self._faults: list[Fault] = []
 
     def prepare_data(self) -> None:
         """Index the shards, so that the other ranks need not."""
-        self._clips = self._indexed(self.shards)
+        self._clips = self._parted()
 
     def setup(self, stage: str) -> None:
         """Cut the clips into items, and check that every stage has what it needs.
@@ -119,25 +115,18 @@ class BucketedShards(NumberedBatches):
             return
         if stage == "fit":
             require_promotion(self.trainer, self.curriculum)
-        clips = self._clips if self._clips is not None else self._indexed(self.shards)
-        trained, shown = hold_out(clips, self.held_out) if self.held_out else (clips, [])
-        if self.validation_shards:
-            shown = self._indexed(self.validation_shards)
+        trained, shown = self._clips or self._parted()
         stages = self.curriculum.stages
         train = [stage_items(one, trained) for one in stages]
-        self._report(train)
-        for one, found in zip(stages, train, strict=True):
-            require_items(one, found)
         validation = [stage_items(one, shown) for one in stages] if shown else []
-        if self.latents is not None:
-            require_latents(self.latents, (item for found in [*train, *validation] for item in found.all_items()))
+        self._examine(train, validation)
         reader = Reader(self.latents, self.caption)
         plans = [
             BatchPlan(found.items, found.weights, batch_size=one.batch_of, seed=_seed(self.seed, number))
             for number, (one, found) in enumerate(zip(stages, train, strict=True))
         ]
         self._train = PlannedBatches(plans, reader)
-        self._validation = self._held_out(validation, reader)
+        self._validation = HeldOutBatches(list(zip(stages, validation, strict=True)), reader) if validation else None
 
     def val_dataloader(self) -> Any:
         """The held-out clips in the buckets of the current stage; nothing where none are held out."""
@@ -160,40 +149,28 @@ class BucketedShards(NumberedBatches):
         self.curriculum.load_state_dict(state_dict["curriculum"])
         super().load_state_dict(state_dict)
 
+    def _parted(self) -> tuple[list[StoredClip], list[StoredClip]]:
+        """The clips to train on, and those to validate on."""
+        self._faults.clear()
+        clips = self._indexed(self.shards)
+        if self.validation_shards:
+            return clips, self._indexed(self.validation_shards)
+        return hold_out(clips, self.held_out) if self.held_out else (clips, [])
+
     def _indexed(self, places: str | list[str]) -> list[StoredClip]:
         return index_shards(places, folder=self.index, report=self._faults.append)
 
-    def _held_out(self, validation: Sequence[StageItems], reader: Reader) -> HeldOutBatches | None:
+    def _examine(self, train: Sequence[StageItems], validation: Sequence[StageItems]) -> None:
+        """Report what is left out, and refuse what lacks something."""
         stages = self.curriculum.stages
-        for one, found in zip(stages, validation, strict=False):
-            if not found.all_items():
-                raise DataError(f"stage {one.name!r}: none of the held-out clips fills a bucket of its; hold out more")
-        return HeldOutBatches(list(zip(stages, validation, strict=True)), reader) if validation else None
-
-    @rank_zero_only
-    def _report(self, train: Sequence[StageItems]) -> None:
-        """Say what is left out, and write it down."""
-        entries = [_entry("", 0, f"{fault.reason}", f"{fault.shard}: {fault.key}") for fault in self._faults]
-        for stage, found in zip(self.curriculum.stages, train, strict=True):
-            for stream, items in zip(found.streams, found.items, strict=True):
-                clips = len({id(item.clip) for item in items})
-                log.info("stage %s, %s: %d items of %d clips", stage.name, stream.name, len(items), clips)
-            entries += [
-                _entry(
-                    str(one.clip.description["source"]), one.clip.frames, f"{stage.name}: {one.reason}", one.clip.where
-                )
-                for one in found.left_out()
-            ]
-        for reason, count in Counter(entry.reason for entry in entries).most_common():
-            examples = [entry.key for entry in entries if entry.reason == reason][:3]
-            log.warning("%d left out: %s (%s)", count, reason, ", ".join(examples) + (" …" if count > 3 else ""))
         folder = self.trainer.default_root_dir if self.trainer else None
-        if entries and folder is not None and not is_remote(str(folder)):
-            Ledger(entries).save(Path(folder) / LEFT_OUT)
-
-
-def _entry(source: str, stop: int, reason: str, key: str) -> LedgerEntry:
-    return LedgerEntry(source=source, start=0, stop=stop, accepted=False, reason=reason, key=key)
+        rank_zero_only(report_left_out)(stages, train, self._faults, folder)
+        for one, found in zip(stages, train, strict=True):
+            require_items(one, found)
+        for one, found in zip(stages, validation, strict=False):
+            require_held_out(one, found)
+        if self.latents is not None:
+            require_latents(self.latents, (item for found in [*train, *validation] for item in found.all_items()))
 
 
 def _seed(seed: int, stage: int) -> int:
