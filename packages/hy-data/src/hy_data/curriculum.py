@@ -64,11 +64,21 @@ class Curriculum:
         """Whether the end of the current stage depends on a score."""
         return self.current.patience is not None and not self._is_last
 
-    def finish_epoch(self, score: float | None, *, step: int, batch: int) -> bool:
+    def take_score(self, score: float) -> None:
+        """Take in what a validation gave, once for each.
+
+        Args:
+            score: higher is better.
+        """
+        if score > self._best + self.current.min_delta:
+            self._best, self._waited = score, 0
+        else:
+            self._waited += 1
+
+    def finish_epoch(self, *, step: int, batch: int) -> bool:
         """Count an epoch, and go on to the next stage when it is time.
 
         Args:
-            score: what validation gave, higher is better; None if there was none.
             step: how many optimizer steps there were since training began.
             batch: the number of the next batch.
 
@@ -76,10 +86,6 @@ class Curriculum:
             whether the next epoch belongs to another stage.
         """
         self.epochs += 1
-        if score is not None and score > self._best + self.current.min_delta:
-            self._best, self._waited = score, 0
-        else:
-            self._waited += 1
         if self._is_last or not self._is_over(step) or self.epochs < self.current.min_epochs:
             return False
         self._begin(self.stage + 1, step=step, batch=batch)

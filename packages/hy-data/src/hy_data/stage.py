@@ -32,8 +32,8 @@ class Stage:
     """What is trained on until the next stage.
 
     Its buckets are given as sizes, or made of scales, aspects and durations. A stage ends, at the end of an epoch of
-    the trainer, after `max_epochs` or `steps`, or when for `patience` epochs in a row the score has not become better
-    by more than `min_delta`, but not before `min_epochs`. The last stage lasts as long as the training.
+    the trainer, after `max_epochs` or `steps`, or when in `patience` validations in a row the score has not become
+    better by more than `min_delta`, but not before `min_epochs`. The last stage lasts as long as the training.
 
     Attributes:
         name: for messages and logs.
@@ -53,7 +53,7 @@ class Stage:
         steps: optimizer steps, counted where epochs end.
         min_epochs: the fewest epochs.
         max_epochs: the most epochs; None sets no limit.
-        patience: epochs without a better score; None does not look at the score.
+        patience: validations without a better score; None does not look at the score.
         min_delta: how much better a score must be to count.
         learning_rate: the stage's own; None keeps the optimizer's.
         shift: the stage's own shift of noise levels; None keeps the objective's.

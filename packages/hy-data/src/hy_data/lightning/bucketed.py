@@ -114,7 +114,7 @@ class BucketedShards(NumberedBatches):
         if self._train is not None:
             return
         if stage == "fit":
-            require_promotion(self.trainer, self.curriculum)
+            require_promotion(self.trainer, self.curriculum, validates=bool(self.held_out or self.validation_shards))
         trained, shown = self._clips or self._parted()
         stages = self.curriculum.stages
         train = [stage_items(one, trained) for one in stages]
