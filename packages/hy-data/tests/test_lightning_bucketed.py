@@ -183,47 +183,6 @@ def test_a_loss_that_no_longer_falls_ends_a_stage(shards, tmp_path):
     assert data.curriculum.began == 8
 
 
-def test_held_out_sources_are_validated_on_in_the_stage_s_buckets(shards, tmp_path):
-    module = fit(make(shards, held_out=0.43), tmp_path, loss=[1.0] * 3)
-    shown = {epoch: [batch for at, batch in module.validated if at == epoch] for epoch in range(3)}
-    assert shown[1] == shown[2]
-    assert {shape[2] for *_, shape, _ in shown[0]} == {1}
-    assert {shape[2:] for *_, shape, _ in shown[1]} == {(1, 16, 16), (1, 32, 32), (5, 16, 16), (5, 32, 32)}
-
-    def clips(batches):
-        return {key.partition("[")[0] for _, keys, *_ in batches for key in keys}
-
-    held = clips(shown[1])
-    assert len(held) == 3, "two videos and a still"
-    assert clips(shown[0]) == held
-    assert not held & clips(module.seen)
-    keys = [key for _, keys, *_ in shown[1] for key in keys]
-    assert len(keys) == len(set(keys)) == 2 * (2 * 2 + 3), "two windows of each video and an image of each clip, twice"
-
-
-@pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_ranks_validate_the_same_number_of_batches(shards, ranks):
-    seen, lengths = Counter(), set()
-    for rank in range(ranks):
-        data = ready(shards, held_out=0.43)
-        data.trainer = SimpleNamespace(distributed_sampler_kwargs={"num_replicas": ranks, "rank": rank})
-        loader = data.val_dataloader()
-        part = [batch["number"] for batch in loader]
-        assert len(part) == len(loader)
-        lengths.add(len(part))
-        seen.update(part)
-    assert len(lengths) == 1
-    assert sorted(seen) == list(range(8))
-    assert seen.total() - 8 < ranks
-
-
-def test_validation_shards_are_only_validated_on(shards):
-    data = ready([shards[0]], [replace(IMAGES, steps=None)], validation_shards=[shards[1]])
-    assert {key.split("/")[-2] for batch in data.val_dataloader() for key in batch["keys"]} == {"stills"}
-    assert {key.split("/")[-2] for batch in data.train_dataloader() for key in batch["keys"]} == {"videos"}
-    assert ready(shards).val_dataloader() == []
-
-
 class Toy:
     """Latents that tell which item they are of."""
 
@@ -394,6 +353,7 @@ def test_nothing_is_read_before_it_is_set_up():
     ("settings", "message"),
     [
         ({"steps": 0}, "steps=0"),
+        ({"validation_batches": 0}, "validation_batches=0"),
         ({"held_out": -0.1}, "held_out is a share of the sources, .*got -0.1"),
         ({"held_out": 64}, "held_out is a share of the sources, .*got 64"),
         ({"held_out": 0.1, "validation_shards": ["x"]}, "not both"),

@@ -1,7 +1,7 @@
 """Batches for pre-training the transformer: buckets, stages, latents from a cache. Needs the extra `train`."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,14 @@ from hy_data.held_out import hold_out
 from hy_data.index import Fault, StoredClip, index_shards
 from hy_data.left_out import report_left_out
 from hy_data.lightning.batches import NumberedBatches
-from hy_data.lightning.item_batches import (
-    HeldOutBatches,
-    Latents,
-    PlannedBatches,
-    Reader,
-    ValidationNumbers,
-    require_latents,
-)
+from hy_data.lightning.item_batches import Latents, PlannedBatches, Reader, ValidationNumbers, require_latents
 from hy_data.lightning.promotion import require_promotion
 from hy_data.staged_items import StageItems, require_held_out, require_items, stage_items
 
 log = logging.getLogger(__name__)
+
+_VALIDATION = 0
+"""The seed of validation, whatever that of the training: runs with others are told apart by the same batches."""
 
 
 class BucketedShards(NumberedBatches):
@@ -52,6 +48,8 @@ class BucketedShards(NumberedBatches):
         validation_shards: shards to validate on.
         held_out: otherwise: the share of the sources to validate on and not to train on, below 1, see `hold_out`; 0 is
             no validation.
+        validation_batches: the most in a validation, over all ranks. They are the same each time, drawn from the
+            streams in the shares of training, so that the mean over them is of what is trained on.
         index: a folder for what is known of the shards; None keeps it beside those of this machine, and reads URLs
             anew each time.
         num_workers: processes that load; 0 loads in the training process.
@@ -75,14 +73,15 @@ class BucketedShards(NumberedBatches):
         steps: int = 100,
         validation_shards: list[str] | None = None,
         held_out: float = 0.0,
+        validation_batches: int = 100,
         index: str | Path | None = None,
         num_workers: int = 0,
         prefetch: int | None = None,
         seed: int = 0,
     ) -> None:
         """Check the settings; the shards are looked at in `setup`."""
-        if steps < 1 or num_workers < 0:
-            raise ValueError(f"need {steps=} of at least 1 and {num_workers=} of at least 0")
+        if min(steps, validation_batches) < 1 or num_workers < 0:
+            raise ValueError(f"need {steps=} and {validation_batches=} of at least 1, {num_workers=} of at least 0")
         if not 0 <= held_out < 1:
             raise ValueError(f"held_out is a share of the sources, at least 0 and below 1; got {held_out}")
         if held_out and validation_shards:
@@ -96,6 +95,7 @@ class BucketedShards(NumberedBatches):
         self.caption = caption
         self.validation_shards = validation_shards
         self.held_out = held_out
+        self.validation_batches = validation_batches
         self.index = index
         self.seed = seed
         self._clips: tuple[list[StoredClip], list[StoredClip]] | None = None
@@ -121,18 +121,14 @@ class BucketedShards(NumberedBatches):
         validation = [stage_items(one, shown) for one in stages] if shown else []
         self._examine(train, validation)
         reader = Reader(self.latents, self.caption)
-        plans = [
-            BatchPlan(found.items, found.weights, batch_size=one.batch_of, seed=_seed(self.seed, number))
-            for number, (one, found) in enumerate(zip(stages, train, strict=True))
-        ]
-        self._train = PlannedBatches(plans, reader)
-        self._validation = HeldOutBatches(list(zip(stages, validation, strict=True)), reader) if validation else None
+        self._train = PlannedBatches(list(self._plans(train, self.seed)), reader)
+        self._validation = PlannedBatches(list(self._plans(validation, _VALIDATION)), reader) if validation else None
 
     def val_dataloader(self) -> Any:
         """The held-out clips in the buckets of the current stage; nothing where none are held out."""
         if self._validation is None:
             return []
-        counts = [len(batches) for batches in self._validation.batches]
+        counts = [min(plan.enough(), self.validation_batches) for plan in self._validation.plans]
         sampler = ValidationNumbers(counts, self.curriculum, **self._ranks())
         return self._loader(self._validation, sampler)
 
@@ -171,6 +167,12 @@ class BucketedShards(NumberedBatches):
             require_held_out(one, found)
         if self.latents is not None:
             require_latents(self.latents, (item for found in [*train, *validation] for item in found.all_items()))
+
+    def _plans(self, staged: Sequence[StageItems], seed: int) -> Iterator[BatchPlan]:
+        for number, (one, found) in enumerate(zip(self.curriculum.stages, staged, strict=True)):
+            filled = [(items, weight) for items, weight in zip(found.items, found.weights, strict=True) if items]
+            items, weights = zip(*filled, strict=True)
+            yield BatchPlan(items, weights, batch_size=one.batch_of, seed=_seed(seed, number))
 
 
 def _seed(seed: int, stage: int) -> int:

@@ -15,11 +15,10 @@ from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from hy_data.batch_plan import BatchPlan
-from hy_data.curriculum import Curriculum, Stage
+from hy_data.curriculum import Curriculum
 from hy_data.errors import DataError
 from hy_data.items import Item
 from hy_data.lightning.batches import Place, PretrainBatch, to_video
-from hy_data.staged_items import StageItems
 
 log = logging.getLogger(__name__)
 
@@ -121,27 +120,6 @@ class PlannedBatches(Dataset[PretrainBatch]):
         plan = self.plans[place.stage]
         planned = map(plan.batch, itertools.count(place.within))
         return self.reader.batch((Choice(one.items, one.pool, one.epoch) for one in planned), place.number)
-
-
-class HeldOutBatches(Dataset[PretrainBatch]):
-    """The held-out items of each stage, bucket by bucket."""
-
-    def __init__(self, stages: Sequence[tuple[Stage, StageItems]], reader: Reader) -> None:
-        self.batches = [list(_in_order(stage, found)) for stage, found in stages]
-        self.reader = reader
-
-    def __getitem__(self, place: Place) -> PretrainBatch:
-        batches = self.batches[place.stage]
-        choices = (Choice(items, items, 0) for items in (*batches[place.within :], *batches[: place.within]))
-        return self.reader.batch(choices, place.number)
-
-
-def _in_order(stage: Stage, found: StageItems) -> Iterator[list[Item]]:
-    for items in found.items:
-        for bucket in sorted({item.bucket for item in items}):
-            pool = [item for item in items if item.bucket == bucket]
-            size = stage.batch_of(bucket)
-            yield from (pool[first : first + size] for first in range(0, len(pool), size))
 
 
 class ValidationNumbers(DistributedSampler[Any]):
