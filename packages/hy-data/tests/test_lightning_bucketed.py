@@ -223,89 +223,12 @@ def test_missing_latents_are_said_before_training(shards, toy):
         ready(shards, latents=toy)
 
 
-def test_a_latent_that_gets_lost_is_replaced(shards, toy, caplog):
-    data = ready(shards, latents=toy, steps=12)
-    before = list(data.train_dataloader())
-    lost = next(item for item in data._train.plans[0].batch(0).items)
-    toy.store.remove(toy.key(lost))
-    with caplog.at_level(logging.WARNING):
-        after = list(data.train_dataloader())
-    assert caplog.text.count("is not in the cache any more") == 1
-    assert [batch["number"] for batch in after] == [batch["number"] for batch in before]
-    assert lost.key not in {key for batch in after for key in batch["keys"]}
-    changed = [a["keys"] != b["keys"] for a, b in zip(after, before, strict=True)]
-    assert changed == [lost.key in batch["keys"] for batch in before]
-
-
-def damage(shards, folder, which):
-    """A copy of the videos in which some clips are damaged behind the index."""
-    import shutil
-
-    shutil.copytree(shards[0], folder)
-    for clip in [index_shards(folder)[number] for number in which]:
-        with open(clip.shard, "r+b") as file:
-            file.seek(clip.offset)
-            file.write(bytes(clip.size))
-    return str(folder)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_clip_that_is_damaged_is_replaced_by_the_next_of_its_bucket(shards, tmp_path, workers, caplog):
-    stage = replace(MIXED, name="only", image_fraction=0, scales=[16])
-    good = [batch["keys"] for batch in ready([shards[0]], [stage], steps=9).train_dataloader()]
-    folder = damage(shards, tmp_path / "damaged", [2, 3])
-    data = ready([folder], [stage], steps=9, num_workers=workers)
-    pool = [item.key for item in data._train.plans[0].batch(0).pool]
-    broken = {key for key in pool if ": 00000002[" in key or ": 00000003[" in key}
-    assert len(broken) == 4
-    after_them = pool[pool.index(max(broken)) + 1]
-    with caplog.at_level(logging.WARNING):
-        found = [batch["keys"] for batch in data.train_dataloader()]
-    wanted = [[key.replace(shards[0], folder) for key in keys] for keys in good]
-    assert found == [[after_them if key in broken else key for key in keys] for keys in wanted]
-    assert workers or caplog.text.count("its bytes are not those that were indexed") == 4
-
-
-def test_a_bucket_of_which_nothing_can_be_read_gives_way_to_the_next_batch(shards, tmp_path):
-    folder = damage([shards[1]], tmp_path / "damaged", range(4))
-    stage = Stage(
-        name="only", buckets=[(1, 32, 32), (5, 16, 16)], image_fraction=0.5, frames_as_images=False, batch_size=2
-    )
-    data = ready([shards[0], folder], [stage], steps=8)
-    batches = list(data.train_dataloader())
-    assert [batch["number"] for batch in batches] == list(range(8))
-    assert {batch["video_BCTHW"].shape[2] for batch in batches} == {5}
-
-
-def test_nothing_readable_is_an_error(shards, tmp_path):
-    folder = damage(shards, tmp_path / "damaged", range(9))
-    data = ready([folder], [replace(IMAGES, steps=None)])
-    with pytest.raises(DataError, match=r"00000.*can't be read: .*its bytes are not those that were indexed"):
-        next(iter(data.train_dataloader()))
-
-
 def test_captions_may_differ_from_epoch_to_epoch(shards):
     stage = replace(MIXED, name="only", image_fraction=0, scales=[16])
     data = ready([shards[0]], [stage], steps=18, caption=lambda captions, variant: f"{captions['colour']} {variant}")
     captions = [caption for batch in data.train_dataloader() for caption in batch["captions"]]
     assert Counter(caption.split()[1] for caption in captions) == {"0": 18, "1": 18}
     assert Counter(captions[:18]) == Counter(caption.replace("1", "0") for caption in captions[18:])
-
-
-def test_a_clip_whose_caption_can_not_be_made_is_replaced(shards, caplog):
-    stage = replace(ONLY, image_fraction=0, scales=[16])
-    good = ready([shards[0]], [stage], steps=9)
-    lost = good._train.plans[0].batch(0).items[0].clip.description["captions"]["short"]
-
-    def caption(captions, variant):
-        if captions["short"] == lost:
-            raise DataError("no words")
-        return captions["short"]
-
-    batches = list(ready([shards[0]], [stage], steps=9, caption=caption).train_dataloader())
-    assert sum(len(batch["keys"]) for batch in batches) == 18
-    assert "no words" in caplog.text
-    assert lost not in {text for batch in batches for text in batch["captions"]}
 
 
 def test_a_caption_may_have_so_many_variants_only(shards):

@@ -52,6 +52,7 @@ class PretrainBatch(TypedDict):
         captions: one for each.
         keys: what each is, for reports.
         number: of the batch, counting those of all ranks and epochs; it has the same content on any number of ranks.
+        stand_ins: there if something could not be read: what, what took its place, and why, a line for each.
     """
 
     latent_BCTHW: NotRequired[Tensor]
@@ -59,6 +60,7 @@ class PretrainBatch(TypedDict):
     captions: list[str]
     keys: list[str]
     number: int
+    stand_ins: NotRequired[list[str]]
 
 
 class Place(NamedTuple):

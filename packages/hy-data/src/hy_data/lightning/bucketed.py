@@ -58,6 +58,7 @@ class BucketedShards(NumberedBatches):
 
     Attributes:
         curriculum: the stages, and where the training stands; part of a checkpoint.
+        stand_ins: how many items of this process's batches could not be read so far, so that others took their places.
 
     Raises:
         ValueError: for a count, a share or a stage out of range.
@@ -98,8 +99,10 @@ class BucketedShards(NumberedBatches):
         self.validation_batches = validation_batches
         self.index = index
         self.seed = seed
+        self.stand_ins = 0
         self._clips: tuple[list[StoredClip], list[StoredClip]] | None = None
         self._faults: list[Fault] = []
+        self._told: set[str] = set()
 
     def prepare_data(self) -> None:
         """Index the shards, so that the other ranks need not."""
@@ -131,6 +134,15 @@ class BucketedShards(NumberedBatches):
         counts = [min(plan.enough(), self.validation_batches) for plan in self._validation.plans]
         sampler = ValidationNumbers(counts, self.curriculum, **self._ranks())
         return self._loader(self._validation, sampler)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Report what could not be read: what worker processes log is lost."""
+        for told in batch.get("stand_ins", ()) if isinstance(batch, Mapping) else ():
+            self.stand_ins += 1
+            if told not in self._told:
+                self._told.add(told)
+                log.warning("%s (%d stand-ins so far)", told, self.stand_ins)
+        return batch
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were trained on, and where the curriculum stands."""
