@@ -159,7 +159,14 @@ def test_a_stage_begins_with_its_own_first_batch(shards, whole):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
     ("name", "done"),
-    [("step=1", 1), ("step=3", 3), ("end-epoch=0", 4), ("step=6", 6), ("end-epoch=1", 8), ("step=11", 11)],
+    [
+        ("step=1", 1),
+        ("step=3", 3),
+        ("end-epoch=0", 4),
+        ("step=6", 6),
+        ("end-epoch=1", 8),
+        ("step=11", 11),
+    ],
 )
 def test_a_run_resumed_anywhere_sees_what_an_unbroken_one_would(shards, whole, tmp_path, name, done, workers):
     module, folder = whole
@@ -268,8 +275,9 @@ def test_a_stage_that_no_clip_suits_is_refused(shards):
 
 def test_nothing_is_read_before_it_is_set_up():
     data = BucketedShards("/nowhere", [IMAGES])
+    data.prepare_data()  # which only the first rank does
     with pytest.raises(DataError, match="/nowhere holds no shards"):
-        data.prepare_data()
+        data.setup("fit")
 
 
 @pytest.mark.parametrize(

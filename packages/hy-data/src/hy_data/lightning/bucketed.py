@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.fabric.utilities.rank_zero import rank_zero_only
+from hy_plugins import HyError
 
 from hy_data.batch_plan import BatchPlan
 from hy_data.captions import short_caption
@@ -18,6 +20,7 @@ from hy_data.left_out import report_left_out
 from hy_data.lightning.batches import NumberedBatches
 from hy_data.lightning.item_batches import Latents, PlannedBatches, Reader, ValidationNumbers, require_latents
 from hy_data.lightning.promotion import require_promotion
+from hy_data.lightning.ranks import on_first_rank
 from hy_data.staged_items import StageItems, require_held_out, require_items, stage_items
 
 log = logging.getLogger(__name__)
@@ -35,7 +38,8 @@ class BucketedShards(NumberedBatches):
     stage with patience looks at: `Promotion(monitor="val/loss", mode="min")`.
 
     What can't be used is reported when training begins, and written to `left_out.jsonl` in the trainer's folder; an
-    item that can't be read later is reported, and the next one of its bucket takes its place.
+    item that can't be read later is reported, and the next one of its bucket takes its place. The first rank looks at
+    the shards and at the cache, for all; the others need to reach what they read.
 
     Args:
         shards: folders, tars and URLs, see `find_shards`; also webdataset of others: videos or pictures with a txt or
@@ -100,13 +104,15 @@ class BucketedShards(NumberedBatches):
         self.index = index
         self.seed = seed
         self.stand_ins = 0
+        self.prepare_data_per_node = False
         self._clips: tuple[list[StoredClip], list[StoredClip]] | None = None
         self._faults: list[Fault] = []
         self._told: set[str] = set()
 
     def prepare_data(self) -> None:
-        """Index the shards, so that the other ranks need not."""
-        self._clips = self._parted()
+        """Index the shards, on the first rank: here the others wait for it as long as it takes."""
+        with suppress(HyError):  # which `setup` raises, on all ranks
+            self._clips = self._parted()
 
     def setup(self, stage: str) -> None:
         """Cut the clips into items, and check that every stage has what it needs.
@@ -118,11 +124,13 @@ class BucketedShards(NumberedBatches):
             return
         if stage == "fit":
             require_promotion(self.trainer, self.curriculum, validates=bool(self.held_out or self.validation_shards))
-        trained, shown = self._clips or self._parted()
+        trained, shown = on_first_rank(self.trainer, lambda: self._clips or self._parted())
         stages = self.curriculum.stages
         train = [stage_items(one, trained) for one in stages]
         validation = [stage_items(one, shown) for one in stages] if shown else []
-        self._examine(train, validation)
+        on_first_rank(self.trainer, partial(self._examine, train, validation))
+        if self.latents is not None:
+            self.latents.key(train[0].items[0][0])  # hashes the autoencoder here, and not in every worker
         reader = Reader(self.latents, self.caption)
         self._train = PlannedBatches(list(self._plans(train, self.seed)), reader)
         self._validation = PlannedBatches(list(self._plans(validation, _VALIDATION)), reader) if validation else None
@@ -172,7 +180,7 @@ class BucketedShards(NumberedBatches):
         """Report what is left out, and refuse what lacks something."""
         stages = self.curriculum.stages
         folder = self.trainer.default_root_dir if self.trainer else None
-        rank_zero_only(report_left_out)(stages, train, self._faults, folder)
+        report_left_out(stages, train, self._faults, folder)
         for one, found in zip(stages, train, strict=True):
             require_items(one, found)
         for one, found in zip(stages, validation, strict=False):

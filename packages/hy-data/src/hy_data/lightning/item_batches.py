@@ -4,7 +4,7 @@ Shapes: B batch, C channels, T H W frames, height, width (of the latent, where i
 """
 
 import itertools
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
@@ -12,6 +12,7 @@ from hy_plugins import HyError
 from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
+from tqdm import tqdm
 
 from hy_data.batch_plan import BatchPlan
 from hy_data.curriculum import Curriculum
@@ -22,12 +23,15 @@ from hy_data.lightning.batches import Place, PretrainBatch, to_video
 _MOST_SPARES = 16
 _MOST_UNREACHED = 16
 """Reads in a row that may fail for want of the place: after them it is not there, and a training has nothing to see."""
+_TELL_AFTER = 2
+"""Seconds after which progress is shown."""
 
 
 class Latents(Protocol):
     """Where latents are kept, such as `hy_data.lightning.LatentCache`."""
 
-    store: Container[str]
+    store: Iterable[str]
+    """The keys of what is kept."""
 
     def key(self, item: Any) -> str:
         """The key of an item's latent in the store."""
@@ -177,13 +181,15 @@ class ValidationNumbers(DistributedSampler[Any]):
 
 
 def require_latents(latents: Latents, items: Iterable[Item]) -> None:
-    """Refuse to begin where latents are missing.
+    """Refuse to begin where latents are missing. Whether one is whole is seen when it is read.
 
     Raises:
         DataError: when one is; the message says how many, and which is the first.
     """
     unique = {tuple(item.identity.values()): item for item in items}
-    missing = [item for item in unique.values() if latents.key(item) not in latents.store]
+    kept = frozenset(latents.store)
+    shown = tqdm(unique.values(), "looking for latents", delay=_TELL_AFTER, disable=None, leave=False)
+    missing = [item for item in shown if latents.key(item) not in kept]
     if missing:
         raise DataError(
             f"{len(missing)} of {len(unique)} items have no latent in the cache, such as {missing[0].key}; "
