@@ -1,4 +1,4 @@
-"""What a stage is made of: its items by stream; what a stream leaves out is said."""
+"""What a stage is made of: told apart by bytes, captions, windows and order; what a stream leaves out is said."""
 
 from dataclasses import replace
 
@@ -43,6 +43,37 @@ def test_a_still_is_no_video_that_is_too_short_and_a_video_no_still():
     assert reasons(replace(MIXED, frames_as_images=False), [*CLIPS, clip(4, frames=1)]) == {}
     only_videos = replace(MIXED, image_fraction=0, scales=[16])
     assert reasons(only_videos, [*CLIPS, clip(4, frames=1)]) == {"k4": "videos 16: fewer than 5 frames"}
+
+
+def content(clips=CLIPS, stage=MIXED):
+    return stage_items(stage, clips).content()
+
+
+def test_what_batches_are_made_of_is_counted_and_told_apart():
+    found = content()
+    assert {name: one["items"] for name, one in found.items()} == {
+        "images 16": 4,
+        "videos 16": 4,
+        "images 32": 4,
+        "videos 32": 4,
+    }
+    assert len({one["sha256"] for one in found.values()}) == 4
+    assert content([replace(one, shard="moved.tar", key=f"other {one.key}") for one in CLIPS]) == found
+
+
+@pytest.mark.parametrize(
+    "clips",
+    [
+        CLIPS[::-1],
+        [*CLIPS, clip(4)],
+        [*CLIPS[:3], clip(4)],
+        [*CLIPS[:3], clip(3, caption="b")],
+        [*CLIPS[:3], clip(3, frames=12)],
+    ],
+    ids=["order", "count", "bytes", "caption", "window"],
+)
+def test_other_clips_have_another_digest(clips):
+    assert content(clips)["videos 16"]["sha256"] != content()["videos 16"]["sha256"]
 
 
 def test_a_stage_without_anything_to_validate_on_is_refused(caplog):

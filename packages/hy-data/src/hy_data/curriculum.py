@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hy_data.differences import differences
 from hy_data.errors import DataError
 from hy_data.stage import Stage
 
@@ -125,7 +126,7 @@ class Curriculum:
                 f"the checkpoint is from another curriculum: its stages are {', '.join(before)}, and these "
                 f"{', '.join(after)}; start from its weights instead, or give the curriculum it was made with"
             )
-        changes = _changes(state["stages"][-1], self.stages[state["stage"]].content())
+        changes = differences(state["stages"][-1], self.stages[state["stage"]].content())
         if changes:
             raise DataError(
                 f"the checkpoint stands in stage {before[-1]!r}, which had other batches: {'; '.join(changes)}; start "
@@ -133,19 +134,3 @@ class Curriculum:
             )
         self.stage, self.began, self.first_batch = state["stage"], state["began"], state["first_batch"]
         self.epochs, self._best, self._waited = state["epochs"], state["best"], state["waited"]
-
-
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any], path: str = "") -> list[str]:
-    """How two nested mappings differ, in words."""
-    found: list[str] = []
-    for name in sorted({*before, *after}):
-        old, new = before.get(name), after.get(name)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += _changes(old, new, f"{path}{name}, ")
-        elif old != new:
-            found.append(f"{path}{name} was {_word(old)} and is {_word(new)}")
-    return found
-
-
-def _word(value: object) -> str:
-    return "absent" if value is None else "present" if isinstance(value, Mapping) else str(value)

@@ -1,8 +1,11 @@
 """What a stage trains on: the items of its streams, and what these leave out."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hy_data.errors import DataError
 from hy_data.index import StoredClip
@@ -10,6 +13,9 @@ from hy_data.items import Item, LeftOut, items_for
 from hy_data.stage import Stage, Stream, label
 
 log = logging.getLogger(__name__)
+
+_DIGITS = 16
+"""Of a digest that is shown: enough to tell two sets apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,28 @@ class StageItems:
             told = [reason for alike, reason in why if alike or unused]
             found += [LeftOut(clip=clip, reason="; ".join(told))] if told else []
         return found
+
+    def content(self) -> dict[str, Any]:
+        """What the batches are made of, as plain values: how many items each stream has, and the digest of them.
+
+        The digest is of the clips' bytes and captions, of the windows, and of their order; where the clips lie does not
+        matter.
+        """
+        return {
+            stream.name: {"items": len(items), "sha256": _digest(items)}
+            for stream, items in zip(self.streams, self.items, strict=True)
+        }
+
+
+def _digest(items: Sequence[Item]) -> str:
+    digest = hashlib.sha256()
+    clip: StoredClip | None = None
+    for item in items:
+        if item.clip is not clip:  # the windows of a clip stand side by side
+            clip = item.clip
+            digest.update(json.dumps([clip.sha256, clip.description["captions"]], sort_keys=True).encode())
+        digest.update(f"{item.start} {label(item.bucket)}\n".encode())
+    return digest.hexdigest()[:_DIGITS]
 
 
 def stage_items(stage: Stage, clips: Sequence[StoredClip]) -> StageItems:

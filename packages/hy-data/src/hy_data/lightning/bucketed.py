@@ -1,5 +1,6 @@
 """Batches for pre-training the transformer: buckets, stages, latents from a cache. Needs the extra `train`."""
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,6 +14,7 @@ from hy_plugins import HyError
 from hy_data.batch_plan import BatchPlan
 from hy_data.captions import short_caption
 from hy_data.curriculum import Curriculum, Stage
+from hy_data.differences import differences
 from hy_data.errors import DataError
 from hy_data.held_out import hold_out
 from hy_data.index import Fault, StoredClip, index_shards
@@ -107,6 +109,7 @@ class BucketedShards(NumberedBatches):
         self.prepare_data_per_node = False
         self._clips: tuple[list[StoredClip], list[StoredClip]] | None = None
         self._faults: list[Fault] = []
+        self._made_of: list[dict[str, Any]] = []
         self._told: set[str] = set()
 
     def prepare_data(self) -> None:
@@ -131,6 +134,10 @@ class BucketedShards(NumberedBatches):
         on_first_rank(self.trainer, partial(self._examine, train, validation))
         if self.latents is not None:
             self.latents.key(train[0].items[0][0])  # hashes the autoencoder here, and not in every worker
+        self._made_of = [
+            {"seed": self.seed, "items": found.content(), "held_out": held.content() if held else {}}
+            for found, held in itertools.zip_longest(train, validation)
+        ]
         reader = Reader(self.latents, self.caption)
         self._train = PlannedBatches(list(self._plans(train, self.seed)), reader)
         self._validation = PlannedBatches(list(self._plans(validation, _VALIDATION)), reader) if validation else None
@@ -153,16 +160,28 @@ class BucketedShards(NumberedBatches):
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches were trained on, and where the curriculum stands."""
-        return {**super().state_dict(), "curriculum": self.curriculum.state_dict()}
+        """How many batches were trained on, where the curriculum stands, and what its batches are made of."""
+        return {
+            **super().state_dict(),
+            "curriculum": self.curriculum.state_dict(),
+            "made_of": self._made_of[self.curriculum.stage],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there.
 
         Raises:
-            DataError: when it is the state of another curriculum.
+            DataError: when it is the state of another curriculum, or of other clips: the batches to come would not be
+                those of the run. The message says how they differ.
         """
         self.curriculum.load_state_dict(state_dict["curriculum"])
+        changes = differences(state_dict.get("made_of", {}), self._made_of[self.curriculum.stage])
+        if changes:
+            raise DataError(
+                f"the checkpoint's batches were made of something else: {'; '.join(changes)}; give what they were made "
+                "of, or begin a new run with its weights: `hyvideo pretrain publish` writes them, the callback "
+                "hyvideo_pretrain.start_from.StartFrom loads them"
+            )
         super().load_state_dict(state_dict)
 
     def _parted(self) -> tuple[list[StoredClip], list[StoredClip]]:
