@@ -121,6 +121,7 @@ def test_an_outage_ends_the_training(shards, outage, workers):
     assert "no route; resume the training when they can" in str(told.value)
     assert "\n" not in str(told.value)
     assert workers or len(asked) == 16
+    assert not workers or not any(worker.is_alive() for worker in batches._iterator._workers)
 
 
 def test_what_can_be_read_between_starts_the_count_anew(shards, outage):

@@ -52,6 +52,9 @@ class Told(Dataset[Any]):
 def _sound(batches: Iterator[Any]) -> Iterator[Any]:
     for batch in batches:
         if isinstance(batch, _Fault):
+            if hasattr(batches, "_shutdown_workers"):
+                # Python waits for them when it ends, and they ignore the signal that would end them.
+                batches._shutdown_workers()  # pyright: ignore[reportAttributeAccessIssue]
             raise DataError(batch.message)
         yield batch
 
