@@ -50,7 +50,7 @@ data:
   init_args:
     shards: shards
     steps: 4
-    held_out: 1
+    held_out: 0.4
     caption: {{class_path: hy_textenc.captions.Synthesis, init_args: {{variants: 2}}}}
     latents:
       class_path: hy_data.lightning.LatentCache

@@ -27,7 +27,7 @@ data:
   init_args:
     shards: footage
     steps: 12
-    held_out: 1
+    held_out: 0.4
     caption: {class_path: hy_textenc.captions.Synthesis, init_args: {variants: 3}}
     latents:
       class_path: hy_data.lightning.LatentCache

@@ -122,3 +122,15 @@ def test_a_global_batch_holds_several_scales():
 def test_shares_that_make_no_sense_are_refused(shares):
     with pytest.raises(ValueError, match=r"shares|one is less than one batch"):
         Mixture(shares, 0)
+
+
+@pytest.mark.parametrize("weights", [(1, 4), (1, 1), (9, 1)])
+def test_enough_batches_hold_every_item_in_exact_shares(weights):
+    streams = random_streams(np.random.default_rng(0))
+    made = plan(streams, weights)
+    batches = [made.batch(number) for number in range(made.enough())]
+    counts = Counter(batch.stream for batch in batches)
+    assert counts[0] * weights[1] == counts[1] * weights[0]
+    assert {item for batch in batches for item in batch.items} == {item for items in streams for item in items}
+    fewer = Counter(made.batch(number).stream for number in range(made.enough() - sum(weights)))
+    assert any(fewer[stream] < made.epoch_length(stream) for stream in (0, 1)), "no more than needed"

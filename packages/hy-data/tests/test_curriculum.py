@@ -16,7 +16,9 @@ def two(**limits):
 
 
 def finish(curriculum, score=None, *, step=0, batch=0):
-    return curriculum.finish_epoch(score, step=step, batch=batch)
+    if score is not None:
+        curriculum.take_score(score)
+    return curriculum.finish_epoch(step=step, batch=batch)
 
 
 def stages(curriculum, scores):
@@ -38,6 +40,16 @@ def test_a_better_score_starts_the_patience_anew():
 
 def test_a_stage_has_its_fewest_epochs():
     assert stages(two(patience=1, min_epochs=4), [1.0] * 5) == [0, 0, 0, 1, 1]
+
+
+def test_only_scores_count_and_each_does():
+    curriculum = two(patience=2)
+    for score in (10.0, 9.0, None, None, None):
+        assert not finish(curriculum, score)
+    curriculum.take_score(11.0)
+    curriculum.take_score(10.0)
+    curriculum.take_score(10.0)
+    assert finish(curriculum)
 
 
 def test_each_stage_begins_anew():

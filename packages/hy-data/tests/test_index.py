@@ -96,7 +96,7 @@ def test_a_shard_that_changed_is_read_again(ours, tmp_path, mp4):
     assert [clip.key for clip in index_shards(ours)] == ["k0", "k1", "k2"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "index/0"}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "index/1"}'])
 def test_a_damaged_index_is_as_good_as_none(ours, content):
     index_shards(ours)
     for place in (ours / ".index").iterdir():
@@ -137,7 +137,7 @@ def test_a_writer_that_is_killed_leaves_no_half_an_index(ours):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     for place in (ours / ".index").glob("*.json"):
-        assert json.loads(place.read_text())["format"] == "index/1"
+        assert json.loads(place.read_text())["format"] == "index/2"
     assert len(index_shards(ours)) == 6
 
 
@@ -175,6 +175,16 @@ def test_shards_of_others_are_read(tmp_path, mp4, numbers):
     assert numbers(clips[0].load().frames_THWC) == list(range(9))
     np.testing.assert_array_equal(clips[1].load().frames_THWC, PICTURE_HWC[None])
     assert [fault.key for fault in faults] == ["b"]
+
+
+def test_an_unknown_source_does_not_depend_on_where_the_shard_lies(tmp_path, mp4):
+    members = {"a.mp4": mp4(), "a.txt": b"a", "b.mp4": mp4(5), "b.txt": b"b"}
+    sources = []
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        clips = index_shards(tar(tmp_path / name / f"{name}.tar", members))
+        sources.append([clip.description["source"] for clip in clips])
+    assert sources[0] == sources[1] == [clip.sha256 for clip in clips]
 
 
 def test_a_picture_keeps_its_colours(tmp_path):

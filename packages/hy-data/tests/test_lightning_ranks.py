@@ -35,7 +35,7 @@ stages = [
     Stage(name="images", scales=[16], aspects=[1.0], batch_size=3, patience=1),
     Stage(name="mixed", scales=[16, 32], aspects=[1.0], frames=[5], batch_size=2),
 ]
-data = BucketedShards(folder, stages, steps=steps, held_out=1)
+data = BucketedShards(folder, stages, steps=steps, held_out=0.43)
 saved = ModelCheckpoint(dirpath=f"{out}-saved", filename="{step}", every_n_train_steps=1, save_top_k=-1)
 trainer = lightning.Trainer(
     max_epochs=3, accelerator="cpu", devices=ranks, strategy="ddp" if ranks > 1 else "auto", logger=False,

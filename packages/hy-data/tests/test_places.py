@@ -1,5 +1,7 @@
 """Shards by URL: read in parts, from a server on this machine; what a server can't do is said."""
 
+import errno
+import io
 import os
 import threading
 from fractions import Fraction
@@ -7,8 +9,8 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from hy_data.errors import DataError
-from hy_data.index import index_shards
+from hy_data.errors import DataError, Unreachable
+from hy_data.index import index_shard, index_shards
 from hy_data.places import find_shards, read_range, stamp
 from hy_data.shards import ClipSample, ShardWriter
 
@@ -17,14 +19,30 @@ pytest.importorskip("aiohttp", reason="needs the extra train")
 
 
 class Ranges(SimpleHTTPRequestHandler):
-    """Serves files, and parts of them; `asked` lists the parts, `failures` says how often to fail first."""
+    """Serves files, and parts of them; `asked` lists the parts.
+
+    `failures` says how many requests for parts fail first, `refusals` how many of the others.
+    """
 
     gives_parts = True
 
     def log_message(self, *arguments):
         pass
 
+    def refused(self):
+        if self.headers.get("Range") or not self.server.refusals:
+            return False
+        self.server.refusals -= 1
+        self.send_error(503)
+        return True
+
+    def do_HEAD(self):
+        if not self.refused():
+            super().do_HEAD()
+
     def do_GET(self):
+        if self.refused():
+            return
         wanted = self.headers.get("Range")
         if wanted and self.server.failures:
             self.server.failures -= 1
@@ -55,7 +73,7 @@ def serve(tmp_path):
 
     def start(handler=Ranges):
         server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(tmp_path / "shards")))
-        server.asked, server.failures = [], 0
+        server.asked, server.failures, server.refusals = [], 0, 0
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         return server, f"http://127.0.0.1:{server.server_address[1]}"
@@ -118,8 +136,32 @@ def test_a_server_that_fails_is_asked_again(serve):
     server.failures = 2
     clip.load()
     server.failures = 3
-    with pytest.raises(DataError, match=r"clips-000000\.tar can't be read: .*503"):
+    with pytest.raises(Unreachable, match=r"clips-000000\.tar can't be read: .*503"):
         clip.load()
+
+
+def test_its_tag_is_asked_for_again(serve):
+    """Each time it is asked with HEAD and then with GET."""
+    server, url = serve()
+    place = f"{url}/clips-000000.tar"
+    wanted = stamp(place)
+    server.refusals = 4
+    assert stamp(place) == wanted
+    server.refusals = 6
+    with pytest.raises(Unreachable, match=r"clips-000000\.tar can't be read: .*503"):
+        stamp(place)
+
+
+def test_what_is_asked_for_while_indexing_is_asked_for_again(serve):
+    server, url = serve()
+    server.failures = 2
+    faults = []
+    assert [clip.key for clip in index_shards(f"{url}/clips-000000.tar", report=faults.append)] == ["k0", "k1"]
+    assert not faults
+    server.failures = 3
+    with pytest.raises(Unreachable, match=r"clips-000000\.tar can't be read: .*503"):
+        index_shards(f"{url}/clips-000000.tar", report=faults.append)
+    assert not faults, "a server that fails is no damage of the shard"
 
 
 def test_a_server_without_parts_is_said(serve):
@@ -129,17 +171,39 @@ def test_a_server_without_parts_is_said(serve):
 
 
 @pytest.mark.parametrize("place", ["{url}/none.tar", "http://127.0.0.1:1/none.tar", "nowhere://x/y.tar"])
-def test_what_can_not_be_reached_is_said(serve, place):
+def test_one_that_can_not_be_reached_is_an_error_and_no_fault(serve, tmp_path, place):
     _, url = serve()
-    with pytest.raises(DataError, match="can't be read"):
-        index_shards(place.format(url=url))
-
-
-def test_one_that_is_missing_costs_the_others_nothing(serve, tmp_path):
+    place = place.format(url=url)
     faults = []
-    clips = index_shards([tmp_path / "shards", "http://127.0.0.1:1/none.tar"], report=faults.append)
-    assert len(clips) == 4
-    assert [fault.shard for fault in faults] == ["http://127.0.0.1:1/none.tar"]
+    with pytest.raises(Unreachable, match=f"^{place} can't be read: .*[^: ]$"):
+        index_shards([tmp_path / "shards", place], report=faults.append)
+    assert not faults
+
+
+def test_one_of_this_machine_that_can_not_be_read_is_an_error_too(serve, tmp_path):
+    folder = tmp_path / "shards"
+    (folder / "clips-000002.tar").symlink_to("gone.tar")
+    with pytest.raises(Unreachable, match=r"clips-000002\.tar can't be read: No such file"):
+        index_shards(folder)
+    (folder / "clips-000002.tar").unlink()
+    (folder / "clips-000002.tar").mkdir()
+    with pytest.raises(Unreachable, match=r"clips-000002\.tar can't be read: Is a directory"):
+        index_shards(folder)
+
+
+@pytest.mark.parametrize("after", [0, 5000])
+def test_a_disk_that_fails_is_no_damage_of_the_shard(serve, tmp_path, monkeypatch, after):
+    class Failing(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() >= after:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().read(size)
+
+    path = tmp_path / "shards" / "clips-000000.tar"
+    content = path.read_bytes()
+    monkeypatch.setattr("pathlib.Path.open", lambda *_: Failing(content))
+    with pytest.raises(Unreachable, match=r"clips-000000\.tar can't be read: Input/output error"):
+        index_shard(path)
 
 
 def test_places_of_this_machine(serve, tmp_path):

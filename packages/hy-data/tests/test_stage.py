@@ -71,6 +71,11 @@ def test_batch_sizes_follow_tokens_and_single_buckets():
         ({"scales": [32], "shift": 0.0}, "learning_rate and shift must be positive"),
         ({"scales": [32], "aspects": [1.0], "batch_sizes": {"5x32x32": 1}}, "5x32x32, which is no bucket; .*1x32x32"),
         ({"scales": [8]}, "less than one 16x16 cell"),
+        ({"scales": [32, 64], "scale_weights": [1, -1]}, r"scale_weights must be positive, got \[1, -1\]"),
+        ({"scales": [32, 64], "scale_weights": [1, 0]}, "scale_weights must be positive"),
+        ({"scales": [32, 64], "scale_weights": [1, float("nan")]}, "scale_weights must be positive"),
+        ({"scales": [32, 64], "scale_weights": [1, 0.001]}, "'x': shares of batches: .* less than one batch in 100"),
+        ({"scales": [32], "frames": [5], "image_fraction": 0.001}, "'x': shares of batches: .* less than one batch"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):

@@ -55,6 +55,24 @@ def test_what_was_put_comes_back_bit_for_bit_also_in_another_process_object(stor
     assert (counts.hits, counts.bytes_read) == (1, counts.bytes_written)
 
 
+def test_its_keys_are_listed_by_name(store):
+    assert list(store) == [], "there is no folder yet"
+    for key in (KEY, OTHER):
+        store.put(key, TENSORS)
+    place(store, OTHER).write_bytes(b"damaged")
+    (store.folder / "usage").touch()
+    (store.folder / KEY[:2] / "other.safetensors").touch()
+    (store.folder / "other").mkdir()
+    (store.folder / "other" / f"{KEY}.safetensors").touch()
+    assert sorted(store) == sorted([KEY, OTHER])
+
+
+def test_a_folder_that_can_not_be_listed_is_said(store, tmp_path):
+    store.folder.write_text("a file")
+    with pytest.raises(CheckpointError, match="store: can't be read"):
+        list(store)
+
+
 def test_numbers_that_are_not_finite_are_kept_as_they_are(store):
     store.put(KEY, {"x": torch.tensor([float("nan"), float("-inf"), -0.0])})
     found = store.get(KEY)["x"]

@@ -11,7 +11,16 @@ if TYPE_CHECKING:
     from hy_data.buckets import Bucket, buckets_for, choose_bucket, fit
     from hy_data.captions import MeasuredCaptioner
     from hy_data.contact_sheet import Row, write_contact_sheet
-    from hy_data.errors import CannotWrite, DataError, EmptyVideo, MissingFootage, NoSettings, NotAVideo, TruncatedVideo
+    from hy_data.errors import (
+        CannotWrite,
+        DataError,
+        EmptyVideo,
+        MissingFootage,
+        NoSettings,
+        NotAVideo,
+        TruncatedVideo,
+        Unreachable,
+    )
     from hy_data.index import Fault, StoredClip, index_shards
     from hy_data.items import Item, LeftOut, items_for
     from hy_data.ledger import Ledger, LedgerEntry
@@ -49,6 +58,7 @@ __all__ = [
     "Shot",
     "StoredClip",
     "TruncatedVideo",
+    "Unreachable",
     "VideoInfo",
     "World",
     "WorldClip",
@@ -100,6 +110,7 @@ _HOME = {
     "Shot": "hy_data.shots",
     "StoredClip": "hy_data.index",
     "TruncatedVideo": "hy_data.errors",
+    "Unreachable": "hy_data.errors",
     "VideoInfo": "hy_data.video",
     "World": "hy_data.world",
     "WorldClip": "hy_data.world",

@@ -72,6 +72,12 @@ class BatchPlan:
         stream, place = self._mixture.kind(number)
         return self._streams[stream].batch(stream, place)
 
+    def enough(self) -> int:
+        """How many batches from the first on hold each item of each stream, in the exact shares of the streams."""
+        counts = self._mixture.counts
+        groups = max(-(-stream.length // count) for stream, count in zip(self._streams, counts, strict=True))
+        return groups * sum(counts)
+
     def epoch_length(self, stream: int) -> int:
         """How many batches of a stream hold each of its items once."""
         return self._streams[stream].length

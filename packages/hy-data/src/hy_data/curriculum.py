@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hy_data.differences import differences
 from hy_data.errors import DataError
 from hy_data.stage import Stage
 
@@ -64,11 +65,21 @@ class Curriculum:
         """Whether the end of the current stage depends on a score."""
         return self.current.patience is not None and not self._is_last
 
-    def finish_epoch(self, score: float | None, *, step: int, batch: int) -> bool:
+    def take_score(self, score: float) -> None:
+        """Take in what a validation gave, once for each.
+
+        Args:
+            score: higher is better.
+        """
+        if score > self._best + self.current.min_delta:
+            self._best, self._waited = score, 0
+        else:
+            self._waited += 1
+
+    def finish_epoch(self, *, step: int, batch: int) -> bool:
         """Count an epoch, and go on to the next stage when it is time.
 
         Args:
-            score: what validation gave, higher is better; None if there was none.
             step: how many optimizer steps there were since training began.
             batch: the number of the next batch.
 
@@ -76,10 +87,6 @@ class Curriculum:
             whether the next epoch belongs to another stage.
         """
         self.epochs += 1
-        if score is not None and score > self._best + self.current.min_delta:
-            self._best, self._waited = score, 0
-        else:
-            self._waited += 1
         if self._is_last or not self._is_over(step) or self.epochs < self.current.min_epochs:
             return False
         self._begin(self.stage + 1, step=step, batch=batch)
@@ -119,7 +126,7 @@ class Curriculum:
                 f"the checkpoint is from another curriculum: its stages are {', '.join(before)}, and these "
                 f"{', '.join(after)}; start from its weights instead, or give the curriculum it was made with"
             )
-        changes = _changes(state["stages"][-1], self.stages[state["stage"]].content())
+        changes = differences(state["stages"][-1], self.stages[state["stage"]].content())
         if changes:
             raise DataError(
                 f"the checkpoint stands in stage {before[-1]!r}, which had other batches: {'; '.join(changes)}; start "
@@ -127,19 +134,3 @@ class Curriculum:
             )
         self.stage, self.began, self.first_batch = state["stage"], state["began"], state["first_batch"]
         self.epochs, self._best, self._waited = state["epochs"], state["best"], state["waited"]
-
-
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any], path: str = "") -> list[str]:
-    """How two nested mappings differ, in words."""
-    found: list[str] = []
-    for name in sorted({*before, *after}):
-        old, new = before.get(name), after.get(name)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += _changes(old, new, f"{path}{name}, ")
-        elif old != new:
-            found.append(f"{path}{name} was {_word(old)} and is {_word(new)}")
-    return found
-
-
-def _word(value: object) -> str:
-    return "absent" if value is None else "present" if isinstance(value, Mapping) else str(value)

@@ -36,5 +36,9 @@ class CannotWrite(DataError):
     """The place to write to is missing, forbidden or full."""
 
 
+class Unreachable(DataError):
+    """A place that can't be reached at present: the network, a server, a permission. What lies there may be sound."""
+
+
 class MissingFootage(DataError):
     """Sample footage or photographs that live in an optional package are not installed, or a folder holds none."""

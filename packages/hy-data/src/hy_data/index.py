@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hy_data.descriptions import require_end
-from hy_data.errors import CannotWrite, DataError
+from hy_data.errors import CannotWrite, DataError, Unreachable
 from hy_data.files import staged
 from hy_data.places import find_shards, is_remote, opened, read_range, stamp
 from hy_data.samples import (
@@ -39,7 +39,7 @@ from hy_data.video import read_video
 
 log = logging.getLogger(__name__)
 
-_FORMAT = "index/1"
+_FORMAT = "index/2"
 _THREADS = 8
 _BESIDE = ".index"
 _LARGEST_TEXT = 16 * 2**20
@@ -158,7 +158,9 @@ def index_shards(
     """List the clips of shards without decoding them.
 
     A shard is read once: what was found is kept, and found again while the shard's size and time of change (or a
-    server's tag) stay the same. A sample that is damaged, or has no caption, is reported and left out.
+    server's tag) stay the same. A sample that is damaged, or has no caption, is reported and left out; so is what comes
+    after the place where a shard breaks off. A shard that can't be reached is an error: it may be sound, and a training
+    would silently lack it.
 
     Args:
         places: see `find_shards`.
@@ -171,6 +173,7 @@ def index_shards(
 
     Raises:
         DataError: when there are no shards, or no clip in them can be used.
+        Unreachable: when a shard can't be read; the message names it, and nothing of the others is used.
     """
     shards = find_shards(places)
     with ThreadPoolExecutor(min(_THREADS, len(shards))) as pool:
@@ -185,25 +188,24 @@ def index_shards(
 
 
 def index_shard(place: str | Path) -> ShardIndex:
-    """Read what one shard holds: headers, descriptions, and of clips without a recorded sha256 the bytes."""
+    """Read what one shard holds: headers, descriptions, and of clips without a recorded sha256 the bytes.
+
+    Raises:
+        Unreachable: when it can't be read. What is wrong with its content is among the faults.
+    """
     shard = str(place)
     found = ShardIndex()
-    try:
-        with opened(shard) as file:
-            for key, members in _samples(shard, file, found.faults):
-                try:
-                    found.clips.append(_clip(shard, key, members, file))
-                except (DataError, OSError) as error:
-                    if any(not fault.key for fault in found.faults):
-                        break  # the shard broke off within this sample, which was told
-                    found.faults.append(Fault(shard=shard, key=key, reason=str(error)))
-    except DataError as error:
-        found.faults.append(_unreadable(shard, error))
+    with opened(shard) as file:
+        for key, members in _samples(shard, file, found.faults):
+            try:
+                found.clips.append(_clip(shard, key, members, file))
+            except Unreachable:
+                raise
+            except (DataError, OSError) as error:
+                if any(not fault.key for fault in found.faults):
+                    break  # the shard broke off within this sample, which was told
+                found.faults.append(Fault(shard=shard, key=key, reason=str(error)))
     return found
-
-
-def _unreadable(shard: str, error: DataError) -> Fault:
-    return Fault(shard=shard, key="", reason=str(error).removeprefix(shard).strip())
 
 
 _Members = dict[str, tarfile.TarInfo]
@@ -243,7 +245,7 @@ def _clip(shard: str, key: str, members: _Members, file: BinaryIO) -> StoredClip
         digest = hashlib.sha256(content).hexdigest()
         if not is_ours(values):
             text = _text(members["txt"], file).decode("utf-8", "replace") if "txt" in members else None
-            values = foreign_description(values, text, content, suffix=suffix, where=f"{shard}: {key}")
+            values = foreign_description(values, text, content, suffix=suffix, source=digest)
     require_caption(values)
     return StoredClip(shard, key, media.offset_data, media.size, values, digest, suffix)
 
@@ -264,10 +266,7 @@ def _content(member: tarfile.TarInfo, file: BinaryIO) -> bytes:
 
 def _known_or_read(shard: str, folder: str | Path | None) -> ShardIndex:
     """What is known of a shard, if it is still the same; else what it holds, which is kept."""
-    try:
-        version = stamp(shard)
-    except DataError as error:
-        return ShardIndex(faults=[_unreadable(shard, error)])
+    version = stamp(shard)
     place = _place(shard, folder)
     known = place and _kept(place, shard, version)
     if known:

@@ -5,14 +5,17 @@ URLs need fsspec, which the extra `train` brings; some kinds need a package of t
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from webdataset.shardlists import expand_urls
 
-from hy_data.errors import DataError, MissingFootage
+from hy_data.errors import DataError, MissingFootage, Unreachable
+
+T = TypeVar("T")
 
 _ATTEMPTS = 3
 _PAUSE = 0.5
@@ -36,7 +39,8 @@ def find_shards(places: str | Path | Iterable[str | Path]) -> list[str]:
         absolute paths and URLs.
 
     Raises:
-        DataError: when a place holds none, or can't be reached.
+        DataError: when a place holds none.
+        Unreachable: when one can't be asked.
     """
     given = [places] if isinstance(places, str | Path) else list(places)
     spelt = [text for place in given for text in _spelt(place)]
@@ -62,8 +66,7 @@ def _remote(place: str) -> list[str]:
     if not place.endswith("/"):
         return [place]
     with _told(place):
-        system, root = _system(place)
-        found = sorted(system.unstrip_protocol(name) for name in system.glob(f"{root.rstrip('/')}/*.tar"))
+        found = _again(partial(_listed, place))
     if not found:
         raise DataError(f"{place} holds no shards (*.tar)")
     return found
@@ -74,35 +77,47 @@ def opened(place: str) -> Iterator[BinaryIO]:
     """Open a shard for reading at any position.
 
     Raises:
-        DataError: when it can't be reached or read.
+        Unreachable: when it can't be opened, or later when it can't be read, however damaged its content may be.
     """
-    if is_remote(place):
-        with _told(place):
-            system, path = _system(place)
-            with cast(BinaryIO, system.open(path, "rb")) as file:
-                if not file.seekable():
-                    raise OSError("the server does not give parts of a file (range requests)")
-                yield file
-        return
     with _told(place):
-        file = Path(place).open("rb")
+        file = _again(partial(_open, place)) if is_remote(place) else Path(place).open("rb")
     with file:
-        yield file
+        yield cast(BinaryIO, _Told(place, file))
+
+
+class _Told:
+    """An open shard. That it can't be read is no damage of its content: it is told apart, and a server asked again."""
+
+    def __init__(self, place: str, file: BinaryIO) -> None:
+        self._place = place
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        with _told(self._place):
+            return _again(partial(self._file.read, size)) if is_remote(self._place) else self._file.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def read_range(place: str, offset: int, size: int) -> bytes:
     """Read a part of a shard; a URL that fails is asked three times.
 
     Raises:
-        DataError: when it can't be read, or ends before.
+        Unreachable: when it can't be read.
+        DataError: when it ends before.
     """
     with _told(place):
-        content = _fetched(place, offset, size) if is_remote(place) else _stored(place, offset, size)
-        if len(content) != size:
-            raise OSError(
-                f"of {size:,} bytes from byte {offset:,} on {len(content):,} came: it is cut short, or the "
-                "server does not give parts of a file (range requests)"
-            )
+        ask = partial(_fetched if is_remote(place) else _stored, place, offset, size)
+        content = _again(ask) if is_remote(place) else ask()
+    if len(content) != size:
+        raise DataError(
+            f"{place} can't be read: of {size:,} bytes from byte {offset:,} on {len(content):,} came: it is cut short, "
+            "or the server does not give parts of a file (range requests)"
+        )
     return content
 
 
@@ -110,15 +125,13 @@ def stamp(place: str) -> str:
     """What tells one version of a shard from another without reading it: its size and time of change, or its tag.
 
     Raises:
-        DataError: when it can't be reached.
+        Unreachable: when it can't be told; a URL that fails is asked three times.
     """
     with _told(place):
-        if not is_remote(place):
-            status = os.stat(place)
-            return f"{status.st_size} {status.st_mtime_ns}"
-        system, path = _system(place)
-        info = system.info(path)
-        return " ".join(str(info[name]) for name in ("size", *_STAMPS) if info.get(name) is not None)
+        if is_remote(place):
+            return _again(partial(_tag, place))
+        status = os.stat(place)
+        return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _stored(place: str, offset: int, size: int) -> bytes:
@@ -128,13 +141,39 @@ def _stored(place: str, offset: int, size: int) -> bytes:
 
 
 def _fetched(place: str, offset: int, size: int) -> bytes:
+    system, path = _system(place)
+    return system.cat_file(path, start=offset, end=offset + size)
+
+
+def _listed(place: str) -> list[str]:
+    system, root = _system(place)
+    return sorted(system.unstrip_protocol(name) for name in system.glob(f"{root.rstrip('/')}/*.tar"))
+
+
+def _open(place: str) -> BinaryIO:
+    system, path = _system(place)
+    file = system.open(path, "rb")
+    if not file.seekable():
+        raise Unreachable(f"{place} can't be read: the server does not give parts of a file (range requests)")
+    return file
+
+
+def _tag(place: str) -> str:
+    system, path = _system(place)
+    info = system.info(path)
+    return " ".join(str(info[name]) for name in ("size", *_STAMPS) if info.get(name) is not None)
+
+
+def _again(ask: Callable[[], T]) -> T:
+    """Ask a server, up to three times."""
     for attempt in range(_ATTEMPTS):
         try:
-            system, path = _system(place)
-            return system.cat_file(path, start=offset, end=offset + size)
-        except FileNotFoundError:
+            return ask()
+        except DataError:
             raise
-        except Exception:  # a server's mood: which errors it shows as differs by the kind of URL
+        # A server's mood: which error it shows as differs by the kind of URL. Of http, fsspec takes any for a file that
+        # is not there.
+        except Exception:
             if attempt == _ATTEMPTS - 1:
                 raise
             time.sleep(_PAUSE * 2**attempt)
@@ -158,7 +197,9 @@ def _told(place: str) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except OSError as error:
-        raise DataError(f"{place} can't be read: {error.strerror or error or type(error).__name__}") from error
     except Exception as error:  # aiohttp's, botocore's …: fsspec hands its back ends' own errors on
-        raise DataError(f"{place} can't be read: {type(error).__name__}: {error}") from error
+        cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
+        known = cause.strerror if isinstance(cause, OSError) else None
+        raise Unreachable(
+            f"{place} can't be read: {known or f'{type(cause).__name__}: {cause}'.rstrip(': ')}"
+        ) from error

@@ -66,7 +66,7 @@ def is_ours(values: Mapping[str, Any]) -> bool:
 
 
 def foreign_description(
-    values: Mapping[str, Any], text: str | None, content: bytes, *, suffix: str, where: str
+    values: Mapping[str, Any], text: str | None, content: bytes, *, suffix: str, source: str
 ) -> dict[str, Any]:
     """Describe a sample of others as `ShardWriter` would; what its JSON says besides is kept.
 
@@ -75,7 +75,7 @@ def foreign_description(
         text: its txt, its caption.
         content: its media file.
         suffix: that file's, of MEDIA.
-        where: shard and key, which stand in for the unknown source.
+        source: stands in for an unknown one: the file's sha256, which does not depend on where it lies.
 
     Raises:
         DataError: when the file is damaged.
@@ -89,7 +89,7 @@ def foreign_description(
             raise DataError("its video breaks off")
         frames, height, width, fps = info.frames, info.height, info.width, info.fps
     return {
-        "source": where,
+        "source": source,
         **values,
         "captions": _captions(values, text),
         "start": 0,

@@ -1,10 +1,12 @@
 """One stage of training: its buckets, their shares and batch sizes, how long it lasts (paper, 4.1 and 4.5)."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hy_data.buckets import SPACE, TIME, Bucket, buckets_for
+from hy_data.mixing import Mixture
 
 ASPECTS = (16 / 9, 4 / 3, 1.0, 3 / 4, 9 / 16)
 _IMAGE_FRACTION = 0.2
@@ -30,14 +32,14 @@ class Stage:
     """What is trained on until the next stage.
 
     Its buckets are given as sizes, or made of scales, aspects and durations. A stage ends, at the end of an epoch of
-    the trainer, after `max_epochs` or `steps`, or when for `patience` epochs in a row the score has not become better
-    by more than `min_delta`, but not before `min_epochs`. The last stage lasts as long as the training.
+    the trainer, after `max_epochs` or `steps`, or when in `patience` validations in a row the score has not become
+    better by more than `min_delta`, but not before `min_epochs`. The last stage lasts as long as the training.
 
     Attributes:
         name: for messages and logs.
         buckets: sizes of the batches, (frames, height, width); only images where frames are 1.
         scales: instead of these, sides of the squares whose areas are the buckets' budgets of pixels, such as 256, 512.
-        scale_weights: each scale's share of the batches; equal shares where none are given.
+        scale_weights: each scale's share of the batches, more than 0; equal shares where none are given.
         aspects: widths over heights of the buckets of a scale.
         frames: durations of the buckets of a scale, each 4n + 1 and more than 1; none makes a stage of images.
         image_fraction: share of batches that hold images, in [0, 1]; None is 1 for a stage of images, else 0.2 or what
@@ -51,7 +53,7 @@ class Stage:
         steps: optimizer steps, counted where epochs end.
         min_epochs: the fewest epochs.
         max_epochs: the most epochs; None sets no limit.
-        patience: epochs without a better score; None does not look at the score.
+        patience: validations without a better score; None does not look at the score.
         min_delta: how much better a score must be to count.
         learning_rate: the stage's own; None keeps the optimizer's.
         shift: the stage's own shift of noise levels; None keeps the objective's.
@@ -101,6 +103,10 @@ class Stage:
             yield f"it has no videos, but image_fraction={self.image_fraction}; give durations, or leave it out"
         if self.image_fraction == 0 and any(size.frames == 1 for size in sizes):
             yield "it has buckets of images, but image_fraction=0"
+        try:
+            Mixture([stream.weight for stream in self.streams()], seed=0)
+        except ValueError as error:
+            yield f"shares of batches: {error}"
         known = {label(size) for stream in self.streams() for size in stream.buckets}
         unknown = sorted(set(self.batch_sizes) - known)
         if unknown:
@@ -115,6 +121,8 @@ class Stage:
             yield f"max_epochs={self.max_epochs} are less than min_epochs={self.min_epochs}"
         if self.image_fraction is not None and not 0 <= self.image_fraction <= 1:
             yield f"image_fraction must lie in [0, 1], got {self.image_fraction}"
+        if not all(math.isfinite(weight) and weight > 0 for weight in self.scale_weights):
+            yield f"scale_weights must be positive, got {list(self.scale_weights)}"
         if any(value is not None and value <= 0 for value in (self.learning_rate, self.shift)):
             yield f"learning_rate and shift must be positive, got {self.learning_rate} and {self.shift}"
         if min(self.frames, default=TIME + 1) <= 1:

@@ -22,14 +22,18 @@ _FOLDER = re.compile(r"[0-9a-f]{2}")
 _ENTRY = re.compile(r"[0-9a-f]{64}\.safetensors")
 
 
-def entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Go through the files of a store's entries: their paths, and what the system knows of them."""
+def listed(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Go through the files of a store's entries, without a look at each."""
     for shard in sorted(name for name in os.listdir(folder) if _FOLDER.fullmatch(name)):
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder / shard) as found:
-            for entry in found:
-                if _ENTRY.fullmatch(entry.name):
-                    with suppress(FileNotFoundError):  # another process removed it
-                        yield entry.path, entry.stat()
+            yield from (entry for entry in found if _ENTRY.fullmatch(entry.name))
+
+
+def entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Go through the files of a store's entries: their paths, and what the system knows of them."""
+    for entry in listed(folder):
+        with suppress(FileNotFoundError):  # another process removed it
+            yield entry.path, entry.stat()
 
 
 def add_usage(folder: Path, size: int) -> int:

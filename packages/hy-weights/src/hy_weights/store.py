@@ -23,11 +23,12 @@ from torch import Tensor
 from hy_weights.digest import json_sha256
 from hy_weights.entry import DamagedEntry, check_outline, from_bytes, to_bytes
 from hy_weights.errors import CheckpointError
-from hy_weights.eviction import USAGE_FILE, add_usage, evict
+from hy_weights.eviction import USAGE_FILE, add_usage, evict, listed
 from hy_weights.publish import locked
 
 _INCOMING = "incoming"
 _KEY = re.compile(r"[0-9a-f]{64}")
+_SUFFIX = ".safetensors"
 _ABANDONED = 600  # seconds after which a file that nobody has locked was left by a killed writer
 _RECENT = 60  # seconds for which a use is not written down again
 
@@ -124,6 +125,19 @@ class TensorStore:
             self.counts.hits += 1
         return tensors
 
+    def __iter__(self) -> Iterator[str]:
+        """Go through the keys of all entries, by the names of their files alone: one may be damaged.
+
+        Raises:
+            CheckpointError: the folder can't be read.
+        """
+        try:
+            yield from (entry.name.removesuffix(_SUFFIX) for entry in listed(self.folder))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise CheckpointError(f"{self.folder}: can't be read ({error})") from error
+
     def __contains__(self, key: str) -> bool:
         """Whether an entry is there and looks whole, by its header and length; counts as its use, not as a hit.
 
@@ -163,7 +177,7 @@ class TensorStore:
     def _place(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
             raise CheckpointError(f"{key!r} is no key of a store: these have 64 hexadecimal digits, see content_key")
-        return self.folder / key[:2] / f"{key}.safetensors"
+        return self.folder / key[:2] / f"{key}{_SUFFIX}"
 
     def _found(self, key: str, look: Callable[[BinaryIO], T]) -> T | None:
         """Open an entry, look at it, and note its use; None if there is none, or a damaged one, which is removed."""

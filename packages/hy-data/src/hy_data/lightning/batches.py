@@ -3,11 +3,9 @@
 Shapes: B batch, C channels, T H W frames, height, width.
 """
 
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
-import cv2
 import lightning
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from hy_data.curriculum import Curriculum
+from hy_data.lightning.loader import Loader, Told, begin_worker
 
 
 class ClipBatch(TypedDict):
@@ -53,6 +52,7 @@ class PretrainBatch(TypedDict):
         captions: one for each.
         keys: what each is, for reports.
         number: of the batch, counting those of all ranks and epochs; it has the same content on any number of ranks.
+        stand_ins: there if something could not be read: what, what took its place, and why, a line for each.
     """
 
     latent_BCTHW: NotRequired[Tensor]
@@ -60,6 +60,7 @@ class PretrainBatch(TypedDict):
     captions: list[str]
     keys: list[str]
     number: int
+    stand_ins: NotRequired[list[str]]
 
 
 class Place(NamedTuple):
@@ -95,19 +96,6 @@ class _Numbers(DistributedSampler[Any]):
 
     def __len__(self) -> int:
         return self.steps
-
-
-class _Resumable(DataLoader[Any]):
-    """A loader without a state of its own: Lightning's count of batches says where to go on (see `_Numbers`).
-
-    Lightning takes loaders with these two methods for resumable in the middle of an epoch, and warns of others.
-    """
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
 
 
 class NumberedBatches(lightning.LightningDataModule):
@@ -156,13 +144,13 @@ class NumberedBatches(lightning.LightningDataModule):
 
     def _loader(self, batches: Dataset[Any], numbers: DistributedSampler[Any], *, persistent: bool = False) -> Any:
         """A loader of these batches, in worker processes where there are any."""
-        return _Resumable(
-            batches,
+        return Loader(
+            Told(batches),
             batch_size=None,
             sampler=numbers,
             num_workers=self._num_workers,
             prefetch_factor=self._prefetch if self._num_workers else None,
-            worker_init_fn=_begin_worker,
+            worker_init_fn=begin_worker,
             persistent_workers=persistent and self._num_workers > 0,
         )
 
@@ -194,15 +182,3 @@ class NumberedBatches(lightning.LightningDataModule):
         """How many ranks see batches of their own, and which of them this is."""
         kwargs = self.trainer.distributed_sampler_kwargs if self.trainer else None  # pyright: ignore[reportAttributeAccessIssue]
         return {"num_replicas": 1, "rank": 0} | (kwargs or {})
-
-
-def _begin_worker(_worker: int) -> None:
-    """Keep OpenCV of each worker process on one thread: the workers are the parallelism.
-
-    Signals that stop a training reach its whole process group. It saves itself then, and until then needs its batches;
-    workers end when it does.
-    """
-    cv2.setNumThreads(0)
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)

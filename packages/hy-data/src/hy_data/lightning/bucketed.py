@@ -1,37 +1,34 @@
 """Batches for pre-training the transformer: buckets, stages, latents from a cache. Needs the extra `train`."""
 
+import itertools
 import logging
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.fabric.utilities.rank_zero import rank_zero_only
+from hy_plugins import HyError
 
 from hy_data.batch_plan import BatchPlan
 from hy_data.captions import short_caption
 from hy_data.curriculum import Curriculum, Stage
+from hy_data.differences import differences
 from hy_data.errors import DataError
 from hy_data.held_out import hold_out
 from hy_data.index import Fault, StoredClip, index_shards
-from hy_data.ledger import Ledger, LedgerEntry
+from hy_data.left_out import report_left_out
 from hy_data.lightning.batches import NumberedBatches
-from hy_data.lightning.item_batches import (
-    HeldOutBatches,
-    Latents,
-    PlannedBatches,
-    Reader,
-    ValidationNumbers,
-    require_latents,
-)
+from hy_data.lightning.item_batches import Latents, PlannedBatches, Reader, ValidationNumbers, require_latents
 from hy_data.lightning.promotion import require_promotion
-from hy_data.places import is_remote
-from hy_data.staged_items import StageItems, require_items, stage_items
+from hy_data.lightning.ranks import on_first_rank
+from hy_data.staged_items import StageItems, require_held_out, require_items, stage_items
 
 log = logging.getLogger(__name__)
 
-LEFT_OUT = "left_out.jsonl"
+_VALIDATION = 0
+"""The seed of validation, whatever that of the training: runs with others are told apart by the same batches."""
 
 
 class BucketedShards(NumberedBatches):
@@ -43,7 +40,8 @@ class BucketedShards(NumberedBatches):
     stage with patience looks at: `Promotion(monitor="val/loss", mode="min")`.
 
     What can't be used is reported when training begins, and written to `left_out.jsonl` in the trainer's folder; an
-    item that can't be read later is reported, and the next one of its bucket takes its place.
+    item that can't be read later is reported, and the next one of its bucket takes its place. The first rank looks at
+    the shards and at the cache, for all; the others need to reach what they read.
 
     Args:
         shards: folders, tars and URLs, see `find_shards`; also webdataset of others: videos or pictures with a txt or
@@ -54,7 +52,10 @@ class BucketedShards(NumberedBatches):
             item was seen before, modulo `caption.variants` where it has that; the default takes `short`.
         steps: batches per epoch on each rank.
         validation_shards: shards to validate on.
-        held_out: otherwise: how many videos, and how many stills, to validate on and not to train on, see `hold_out`.
+        held_out: otherwise: the share of the sources to validate on and not to train on, below 1, see `hold_out`; 0 is
+            no validation.
+        validation_batches: the most in a validation, over all ranks. They are the same each time, drawn from the
+            streams in the shares of training, so that the mean over them is of what is trained on.
         index: a folder for what is known of the shards; None keeps it beside those of this machine, and reads URLs
             anew each time.
         num_workers: processes that load; 0 loads in the training process.
@@ -63,9 +64,10 @@ class BucketedShards(NumberedBatches):
 
     Attributes:
         curriculum: the stages, and where the training stands; part of a checkpoint.
+        stand_ins: how many items of this process's batches could not be read so far, so that others took their places.
 
     Raises:
-        ValueError: for a count or a stage out of range.
+        ValueError: for a count, a share or a stage out of range.
     """
 
     def __init__(
@@ -77,15 +79,18 @@ class BucketedShards(NumberedBatches):
         caption: Callable[[Mapping[str, Any], int], str] = short_caption,
         steps: int = 100,
         validation_shards: list[str] | None = None,
-        held_out: int = 0,
+        held_out: float = 0.0,
+        validation_batches: int = 100,
         index: str | Path | None = None,
         num_workers: int = 0,
         prefetch: int | None = None,
         seed: int = 0,
     ) -> None:
         """Check the settings; the shards are looked at in `setup`."""
-        if steps < 1 or held_out < 0 or num_workers < 0:
-            raise ValueError(f"need {steps=} of at least 1, {held_out=} and {num_workers=} of at least 0")
+        if min(steps, validation_batches) < 1 or num_workers < 0:
+            raise ValueError(f"need {steps=} and {validation_batches=} of at least 1, {num_workers=} of at least 0")
+        if not 0 <= held_out < 1:
+            raise ValueError(f"held_out is a share of the sources, at least 0 and below 1; got {held_out}")
         if held_out and validation_shards:
             raise ValueError("give validation_shards or held_out, not both")
         self.curriculum = Curriculum(stages)
@@ -97,14 +102,20 @@ class BucketedShards(NumberedBatches):
         self.caption = caption
         self.validation_shards = validation_shards
         self.held_out = held_out
+        self.validation_batches = validation_batches
         self.index = index
         self.seed = seed
-        self._clips: list[StoredClip] | None = None
+        self.stand_ins = 0
+        self.prepare_data_per_node = False
+        self._clips: tuple[list[StoredClip], list[StoredClip]] | None = None
         self._faults: list[Fault] = []
+        self._made_of: list[dict[str, Any]] = []
+        self._told: set[str] = set()
 
     def prepare_data(self) -> None:
-        """Index the shards, so that the other ranks need not."""
-        self._clips = self._indexed(self.shards)
+        """Index the shards, on the first rank: here the others wait for it as long as it takes."""
+        with suppress(HyError):  # which `setup` raises, on all ranks
+            self._clips = self._parted()
 
     def setup(self, stage: str) -> None:
         """Cut the clips into items, and check that every stage has what it needs.
@@ -115,82 +126,92 @@ class BucketedShards(NumberedBatches):
         if self._train is not None:
             return
         if stage == "fit":
-            require_promotion(self.trainer, self.curriculum)
-        clips = self._clips if self._clips is not None else self._indexed(self.shards)
-        trained, shown = hold_out(clips, self.held_out) if self.held_out else (clips, [])
-        if self.validation_shards:
-            shown = self._indexed(self.validation_shards)
+            require_promotion(self.trainer, self.curriculum, validates=bool(self.held_out or self.validation_shards))
+        trained, shown = on_first_rank(self.trainer, lambda: self._clips or self._parted())
         stages = self.curriculum.stages
         train = [stage_items(one, trained) for one in stages]
-        self._report(train)
-        for one, found in zip(stages, train, strict=True):
-            require_items(one, found)
         validation = [stage_items(one, shown) for one in stages] if shown else []
+        on_first_rank(self.trainer, partial(self._examine, train, validation))
         if self.latents is not None:
-            require_latents(self.latents, (item for found in [*train, *validation] for item in found.all_items()))
-        reader = Reader(self.latents, self.caption)
-        plans = [
-            BatchPlan(found.items, found.weights, batch_size=one.batch_of, seed=_seed(self.seed, number))
-            for number, (one, found) in enumerate(zip(stages, train, strict=True))
+            self.latents.key(train[0].items[0][0])  # hashes the autoencoder here, and not in every worker
+        self._made_of = [
+            {"seed": self.seed, "items": found.content(), "held_out": held.content() if held else {}}
+            for found, held in itertools.zip_longest(train, validation)
         ]
-        self._train = PlannedBatches(plans, reader)
-        self._validation = self._held_out(validation, reader)
+        reader = Reader(self.latents, self.caption)
+        self._train = PlannedBatches(list(self._plans(train, self.seed)), reader)
+        self._validation = PlannedBatches(list(self._plans(validation, _VALIDATION)), reader) if validation else None
 
     def val_dataloader(self) -> Any:
         """The held-out clips in the buckets of the current stage; nothing where none are held out."""
         if self._validation is None:
             return []
-        counts = [len(batches) for batches in self._validation.batches]
+        counts = [min(plan.enough(), self.validation_batches) for plan in self._validation.plans]
         sampler = ValidationNumbers(counts, self.curriculum, **self._ranks())
         return self._loader(self._validation, sampler)
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Report what could not be read: what worker processes log is lost."""
+        for told in batch.get("stand_ins", ()) if isinstance(batch, Mapping) else ():
+            self.stand_ins += 1
+            if told not in self._told:
+                self._told.add(told)
+                log.warning("%s (%d stand-ins so far)", told, self.stand_ins)
+        return batch
+
     def state_dict(self) -> dict[str, Any]:
-        """How many batches were trained on, and where the curriculum stands."""
-        return {**super().state_dict(), "curriculum": self.curriculum.state_dict()}
+        """How many batches were trained on, where the curriculum stands, and what its batches are made of."""
+        return {
+            **super().state_dict(),
+            "curriculum": self.curriculum.state_dict(),
+            "made_of": self._made_of[self.curriculum.stage],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there.
 
         Raises:
-            DataError: when it is the state of another curriculum.
+            DataError: when it is the state of another curriculum, or of other clips: the batches to come would not be
+                those of the run. The message says how they differ.
         """
         self.curriculum.load_state_dict(state_dict["curriculum"])
+        changes = differences(state_dict.get("made_of", {}), self._made_of[self.curriculum.stage])
+        if changes:
+            raise DataError(
+                f"the checkpoint's batches were made of something else: {'; '.join(changes)}; give what they were made "
+                "of, or begin a new run with its weights: `hyvideo pretrain publish` writes them, the callback "
+                "hyvideo_pretrain.start_from.StartFrom loads them"
+            )
         super().load_state_dict(state_dict)
+
+    def _parted(self) -> tuple[list[StoredClip], list[StoredClip]]:
+        """The clips to train on, and those to validate on."""
+        self._faults.clear()
+        clips = self._indexed(self.shards)
+        if self.validation_shards:
+            return clips, self._indexed(self.validation_shards)
+        return hold_out(clips, self.held_out) if self.held_out else (clips, [])
 
     def _indexed(self, places: str | list[str]) -> list[StoredClip]:
         return index_shards(places, folder=self.index, report=self._faults.append)
 
-    def _held_out(self, validation: Sequence[StageItems], reader: Reader) -> HeldOutBatches | None:
+    def _examine(self, train: Sequence[StageItems], validation: Sequence[StageItems]) -> None:
+        """Report what is left out, and refuse what lacks something."""
         stages = self.curriculum.stages
-        for one, found in zip(stages, validation, strict=False):
-            if not found.all_items():
-                raise DataError(f"stage {one.name!r}: none of the held-out clips fills a bucket of its; hold out more")
-        return HeldOutBatches(list(zip(stages, validation, strict=True)), reader) if validation else None
-
-    @rank_zero_only
-    def _report(self, train: Sequence[StageItems]) -> None:
-        """Say what is left out, and write it down."""
-        entries = [_entry("", 0, f"{fault.reason}", f"{fault.shard}: {fault.key}") for fault in self._faults]
-        for stage, found in zip(self.curriculum.stages, train, strict=True):
-            for stream, items in zip(found.streams, found.items, strict=True):
-                clips = len({id(item.clip) for item in items})
-                log.info("stage %s, %s: %d items of %d clips", stage.name, stream.name, len(items), clips)
-            entries += [
-                _entry(
-                    str(one.clip.description["source"]), one.clip.frames, f"{stage.name}: {one.reason}", one.clip.where
-                )
-                for one in found.left_out()
-            ]
-        for reason, count in Counter(entry.reason for entry in entries).most_common():
-            examples = [entry.key for entry in entries if entry.reason == reason][:3]
-            log.warning("%d left out: %s (%s)", count, reason, ", ".join(examples) + (" …" if count > 3 else ""))
         folder = self.trainer.default_root_dir if self.trainer else None
-        if entries and folder is not None and not is_remote(str(folder)):
-            Ledger(entries).save(Path(folder) / LEFT_OUT)
+        report_left_out(stages, train, self._faults, folder)
+        for one, found in zip(stages, train, strict=True):
+            require_items(one, found)
+        for one, found in zip(stages, validation, strict=False):
+            require_held_out(one, found)
+        if self.latents is not None:
+            require_latents(self.latents, (item for found in [*train, *validation] for item in found.all_items()))
 
-
-def _entry(source: str, stop: int, reason: str, key: str) -> LedgerEntry:
-    return LedgerEntry(source=source, start=0, stop=stop, accepted=False, reason=reason, key=key)
+    def _plans(self, staged: Sequence[StageItems], seed: int) -> Iterator[BatchPlan]:
+        for number, (one, found) in enumerate(zip(self.curriculum.stages, staged, strict=True)):
+            filled = [(items, weight) for items, weight in zip(found.items, found.weights, strict=True) if items]
+            items, weights = zip(*filled, strict=True)
+            yield BatchPlan(items, weights, batch_size=one.batch_of, seed=_seed(seed, number))
 
 
 def _seed(seed: int, stage: int) -> int:

@@ -4,8 +4,7 @@ Shapes: B batch, C channels, T H W frames, height, width (of the latent, where i
 """
 
 import itertools
-import logging
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
@@ -13,23 +12,26 @@ from hy_plugins import HyError
 from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
+from tqdm import tqdm
 
 from hy_data.batch_plan import BatchPlan
-from hy_data.curriculum import Curriculum, Stage
-from hy_data.errors import DataError
+from hy_data.curriculum import Curriculum
+from hy_data.errors import DataError, Unreachable
 from hy_data.items import Item
 from hy_data.lightning.batches import Place, PretrainBatch, to_video
-from hy_data.staged_items import StageItems
-
-log = logging.getLogger(__name__)
 
 _MOST_SPARES = 16
+_MOST_UNREACHED = 16
+"""Reads in a row that may fail for want of the place: after them it is not there, and a training has nothing to see."""
+_TELL_AFTER = 2
+"""Seconds after which progress is shown."""
 
 
 class Latents(Protocol):
     """Where latents are kept, such as `hy_data.lightning.LatentCache`."""
 
-    store: Container[str]
+    store: Iterable[str]
+    """The keys of what is kept."""
 
     def key(self, item: Any) -> str:
         """The key of an item's latent in the store."""
@@ -49,65 +51,102 @@ class Choice(NamedTuple):
 
 
 class Reader:
-    """Makes batches of items. One that can't be read is reported, and the next of its bucket takes its place."""
+    """Makes batches of items. Where one can't be read the next of its bucket takes its place, which the batch tells.
+
+    One that is damaged is not tried again. One that can't be reached is, the next time it comes; when that goes on, the
+    training ends.
+    """
 
     def __init__(self, latents: Latents | None, caption: Callable[[Mapping[str, Any], int], str]) -> None:
         self.latents = latents
         self.caption = caption
         self.variants: int | None = getattr(caption, "variants", None)
         self.broken: dict[Item, str] = {}
+        self.unreached = 0
 
     def batch(self, choices: Iterable[Choice], number: int) -> PretrainBatch:
         """Make batch `number` of the first choice that can be read; one can't where its whole bucket is damaged.
 
         Raises:
             DataError: when none of the first ones can.
+            Unreachable: when one item after another can't be reached.
         """
-        fault: DataError | None = None
+        faults: list[str] = []
         for choice in itertools.islice(choices, _MOST_SPARES):
             try:
-                return self._batch(choice, number)
+                batch = self._batch(choice, number)
+            except Unreachable:
+                raise
             except DataError as error:
-                fault = fault or error
-        raise fault or DataError(f"there is nothing to make batch {number} of")
+                faults.append(str(error))
+                continue
+            if faults or "stand_ins" in batch:
+                told = (f"{fault}; another batch takes their place" for fault in faults)
+                batch["stand_ins"] = [*told, *batch.get("stand_ins", ())]
+            return batch
+        raise DataError(faults[0] if faults else f"there is nothing to make batch {number} of")
 
     def _batch(self, choice: Choice, number: int) -> PretrainBatch:
         variant = choice.epoch % self.variants if self.variants else choice.epoch
-        items, values, captions = zip(
+        items, values, captions, faults = zip(
             *(self._readable(item, choice.pool, variant) for item in choice.items), strict=True
         )
         shared = {"captions": list(captions), "keys": [item.key for item in items], "number": number}
+        if any(faults):
+            shared["stand_ins"] = [fault for fault in faults if fault]
         if self.latents is None:
             return PretrainBatch(video_BCTHW=to_video(values), **shared)
         return PretrainBatch(latent_BCTHW=torch.stack(values), **shared)
 
-    def _readable(self, item: Item, pool: Sequence[Item], variant: int) -> tuple[Item, Any, str]:
-        """The item, its latent or frames, and its caption; or those of the next in its pool that can be read."""
+    def _readable(self, item: Item, pool: Sequence[Item], variant: int) -> tuple[Item, Any, str, str]:
+        """The item, its latent or frames, and its caption; or those of the next in its pool that can be read, and why.
+
+        Raises:
+            DataError: when none of these can.
+            Unreachable: see `_read`.
+        """
         read = self._read(item, variant)
-        if read is not None:
-            return item, *read
+        if not isinstance(read, str):
+            return item, *read, ""
         place = pool.index(item)
         for step in range(1, min(_MOST_SPARES + 1, len(pool))):
             spare = pool[(place + step) % len(pool)]
-            read = self._read(spare, variant)
-            if read is not None:
-                return spare, *read
-        raise DataError(f"{item.key} and those after it can't be read: {self.broken[item]}")
+            found = self._read(spare, variant)
+            if not isinstance(found, str):
+                return spare, *found, f"{item.key} can't be read, {spare.key} takes its place: {read}"
+        raise DataError(f"{item.key} and those after it can't be read: {read}")
 
-    def _read(self, item: Item, variant: int) -> tuple[Any, str] | None:
-        """The item's latent or frames, and its caption; None where it has not both, which is told the first time."""
+    def _read(self, item: Item, variant: int) -> tuple[Any, str] | str:
+        """The item's latent or frames, and its caption; or why it has not both.
+
+        Raises:
+            Unreachable: when it is one of many in a row that can't be reached.
+        """
         if item in self.broken:
-            return None
+            return self.broken[item]
         try:
-            value = item.frames() if self.latents is None else self.latents.get(item)
-            if value is not None:
-                return value, self.caption(item.clip.description["captions"], variant)
-            why = "its latent is not in the cache any more, or damaged"
+            value = item.frames() if self.latents is None else _kept(self.latents, item)
+            caption = self.caption(item.clip.description["captions"], variant)
+        except Unreachable as error:
+            self.unreached += 1
+            if self.unreached >= _MOST_UNREACHED:
+                raise Unreachable(
+                    f"{self.unreached} items in a row can't be reached, the last is {item.key}: {error}; resume the "
+                    "training when they can"
+                ) from error
+            return str(error)
         except HyError as error:
-            why = str(error)
-        self.broken[item] = why
-        log.warning("%s can't be read, and the next of its bucket takes its place: %s", item.key, why)
-        return None
+            self.broken[item] = str(error)
+            return self.broken[item]
+        self.unreached = 0
+        return value, caption
+
+
+def _kept(latents: Latents, item: Item) -> Tensor:
+    latent_CTHW = latents.get(item)
+    if latent_CTHW is None:  # a store does not tell a disk that is not there from an entry that is not
+        raise Unreachable("its latent is not in the cache any more, or damaged; `hyvideo encode --config` makes it")
+    return latent_CTHW
 
 
 class PlannedBatches(Dataset[PretrainBatch]):
@@ -121,27 +160,6 @@ class PlannedBatches(Dataset[PretrainBatch]):
         plan = self.plans[place.stage]
         planned = map(plan.batch, itertools.count(place.within))
         return self.reader.batch((Choice(one.items, one.pool, one.epoch) for one in planned), place.number)
-
-
-class HeldOutBatches(Dataset[PretrainBatch]):
-    """The held-out items of each stage, bucket by bucket."""
-
-    def __init__(self, stages: Sequence[tuple[Stage, StageItems]], reader: Reader) -> None:
-        self.batches = [list(_in_order(stage, found)) for stage, found in stages]
-        self.reader = reader
-
-    def __getitem__(self, place: Place) -> PretrainBatch:
-        batches = self.batches[place.stage]
-        choices = (Choice(items, items, 0) for items in (*batches[place.within :], *batches[: place.within]))
-        return self.reader.batch(choices, place.number)
-
-
-def _in_order(stage: Stage, found: StageItems) -> Iterator[list[Item]]:
-    for items in found.items:
-        for bucket in sorted({item.bucket for item in items}):
-            pool = [item for item in items if item.bucket == bucket]
-            size = stage.batch_of(bucket)
-            yield from (pool[first : first + size] for first in range(0, len(pool), size))
 
 
 class ValidationNumbers(DistributedSampler[Any]):
@@ -163,13 +181,15 @@ class ValidationNumbers(DistributedSampler[Any]):
 
 
 def require_latents(latents: Latents, items: Iterable[Item]) -> None:
-    """Refuse to begin where latents are missing.
+    """Refuse to begin where latents are missing. Whether one is whole is seen when it is read.
 
     Raises:
         DataError: when one is; the message says how many, and which is the first.
     """
     unique = {tuple(item.identity.values()): item for item in items}
-    missing = [item for item in unique.values() if latents.key(item) not in latents.store]
+    kept = frozenset(latents.store)
+    shown = tqdm(unique.values(), "looking for latents", delay=_TELL_AFTER, disable=None, leave=False)
+    missing = [item for item in shown if latents.key(item) not in kept]
     if missing:
         raise DataError(
             f"{len(missing)} of {len(unique)} items have no latent in the cache, such as {missing[0].key}; "
