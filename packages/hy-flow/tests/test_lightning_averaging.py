@@ -68,11 +68,11 @@ def test_an_average_of_weights_that_do_not_move_is_those_weights(toys):
 class Bfloat16(FlowMatching):
     """With inputs of the toys in the weights' format, as the real backbone casts them."""
 
-    def _losses(self, latent_BCTHW, captions, sigma_B, draws):
+    def _losses(self, latent_BCTHW, text, sigma_B, draws):
         forward = self.backbone.__class__.forward
         self.backbone.forward = lambda x, t, text: forward(self.backbone, x.bfloat16(), t.bfloat16(), text).float()
         try:
-            return super()._losses(latent_BCTHW, captions, sigma_B, draws)
+            return super()._losses(latent_BCTHW, text, sigma_B, draws)
         finally:
             del self.backbone.forward
 

@@ -4,7 +4,7 @@ Every item comes once per epoch of its stream, whatever the number of processes 
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +71,10 @@ class BatchPlan:
         """Batch `number`, from 0."""
         stream, place = self._mixture.kind(number)
         return self._streams[stream].batch(stream, place)
+
+    def items(self) -> Iterator[Item]:
+        """All items of all streams."""
+        return (item for stream in self._streams for pool in stream.pools.values() for item in pool)
 
     def epoch_length(self, stream: int) -> int:
         """How many batches of a stream hold each of its items once."""

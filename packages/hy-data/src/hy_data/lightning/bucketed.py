@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from hy_data.batch_plan import BatchPlan
-from hy_data.captions import short_caption
+from hy_data.captions import captions_of, short_caption
 from hy_data.curriculum import Curriculum, Stage
 from hy_data.errors import DataError
 from hy_data.held_out import hold_out
@@ -51,7 +51,7 @@ class BucketedShards(NumberedBatches):
         stages: the curriculum.
         latents: a cache of latents; None gives pixels, for the model to encode.
         caption: makes the text of a clip's structured caption and the number of a variant, which is how often the
-            item was seen before, modulo `caption.variants` where it has that; the default takes `short`.
+            item was seen before, modulo `caption.variants`, or 0 without such; the default takes `short`.
         steps: batches per epoch on each rank.
         validation_shards: shards to validate on.
         held_out: otherwise: how many videos, and how many stills, to validate on and not to train on, see `hold_out`.
@@ -143,6 +143,19 @@ class BucketedShards(NumberedBatches):
         counts = [len(batches) for batches in self._validation.batches]
         sampler = ValidationNumbers(counts, self.curriculum, **self._ranks())
         return self._loader(self._validation, sampler)
+
+    def captions(self) -> Iterator[str]:
+        """Every caption that a batch may hold; after `setup`."""
+        clips = {item.clip: None for batches in self._sources() for item in batches.items()}
+        return captions_of((clip.description["captions"] for clip in clips), self.caption)
+
+    def read_texts(self, reader: Callable[[Sequence[str]], Any]) -> None:
+        """Let whoever makes batches read text states too: what this makes of their captions is their `text`."""
+        for batches in self._sources():
+            batches.reader.texts = reader
+
+    def _sources(self) -> list[Any]:
+        return [batches for batches in (self._train, self._validation) if batches is not None]
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were trained on, and where the curriculum stands."""

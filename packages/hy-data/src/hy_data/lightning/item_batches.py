@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from hy_data.batch_plan import BatchPlan
+from hy_data.captions import variants_of
 from hy_data.curriculum import Curriculum, Stage
 from hy_data.errors import DataError
 from hy_data.items import Item
@@ -54,7 +55,8 @@ class Reader:
     def __init__(self, latents: Latents | None, caption: Callable[[Mapping[str, Any], int], str]) -> None:
         self.latents = latents
         self.caption = caption
-        self.variants: int | None = getattr(caption, "variants", None)
+        self.variants = variants_of(caption)
+        self.texts: Callable[[Sequence[str]], Any] | None = None
         self.broken: dict[Item, str] = {}
 
     def batch(self, choices: Iterable[Choice], number: int) -> PretrainBatch:
@@ -72,11 +74,13 @@ class Reader:
         raise fault or DataError(f"there is nothing to make batch {number} of")
 
     def _batch(self, choice: Choice, number: int) -> PretrainBatch:
-        variant = choice.epoch % self.variants if self.variants else choice.epoch
+        variant = choice.epoch % self.variants
         items, values, captions = zip(
             *(self._readable(item, choice.pool, variant) for item in choice.items), strict=True
         )
         shared = {"captions": list(captions), "keys": [item.key for item in items], "number": number}
+        if self.texts is not None:
+            shared["text"] = self.texts(captions)
         if self.latents is None:
             return PretrainBatch(video_BCTHW=to_video(values), **shared)
         return PretrainBatch(latent_BCTHW=torch.stack(values), **shared)
@@ -117,6 +121,10 @@ class PlannedBatches(Dataset[PretrainBatch]):
         self.plans = plans
         self.reader = reader
 
+    def items(self) -> Iterator[Item]:
+        """All that there are batches of."""
+        return itertools.chain.from_iterable(plan.items() for plan in self.plans)
+
     def __getitem__(self, place: Place) -> PretrainBatch:
         plan = self.plans[place.stage]
         planned = map(plan.batch, itertools.count(place.within))
@@ -129,6 +137,10 @@ class HeldOutBatches(Dataset[PretrainBatch]):
     def __init__(self, stages: Sequence[tuple[Stage, StageItems]], reader: Reader) -> None:
         self.batches = [list(_in_order(stage, found)) for stage, found in stages]
         self.reader = reader
+
+    def items(self) -> Iterator[Item]:
+        """All that there are batches of."""
+        return (item for batches in self.batches for batch in batches for item in batch)
 
     def __getitem__(self, place: Place) -> PretrainBatch:
         batches = self.batches[place.stage]
