@@ -9,7 +9,7 @@ import torch
 from hy_flow import Uniform
 
 pytest.importorskip("lightning", reason="training is the extra hy-flow[train]")
-from hy_flow.lightning import FlowMatching
+from hy_flow.lightning import EMA, FlowMatching, SkipNonFinite
 from hy_flow.lightning.batch import Draws
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import Callback
@@ -163,3 +163,39 @@ def test_compiling_keeps_the_names_and_the_numbers(toys, toy_batches, trainer, l
     assert len(compiled) == 1
     for name, value in trained[0].items():
         torch.testing.assert_close(value, trained[1][name])
+
+
+class Gradients(Callback):
+    """Which steps' gradients are there, before each forward pass, in validation, and when callbacks look at a step."""
+
+    def __init__(self):
+        self.before, self.validating, self.after = [], [], []
+
+    def there(self, module):
+        return any(weight.grad is not None for weight in module.parameters())
+
+    def on_train_batch_start(self, trainer, module, *_):
+        self.before.append(self.there(module))
+
+    def on_validation_batch_start(self, trainer, module, *_):
+        self.validating.append(self.there(module))
+
+    def on_train_batch_end(self, trainer, module, *_):
+        self.after.append(self.there(module))
+
+
+def test_gradients_go_with_their_step(toys, toy_batches, trainer, loader):
+    seen = Gradients()
+    fit = trainer(
+        max_steps=2, accumulate_grad_batches=2, val_check_interval=4, callbacks=[seen], num_sanity_val_steps=0
+    )
+    fit.fit(FlowMatching(*toys), loader(toy_batches(4)), loader(toy_batches(1)))
+    assert seen.after == [True] * 4
+    assert seen.before == [False, True, False, True], "half a step's stay for the other half"
+    assert seen.validating == [False]
+
+
+def test_averaging_and_skipping_see_a_step_before_its_gradients_go(toys, toy_batches, trainer, loader):
+    average = EMA(0.5)
+    trainer(max_steps=3, callbacks=[SkipNonFinite(), average]).fit(FlowMatching(*toys), loader(toy_batches(3)))
+    assert int(average._average_model.n_averaged) == 3

@@ -41,7 +41,8 @@ class FlowMatching(LightningModule):
     Batches are `TrainingBatch`es. A curriculum of the data module (`curriculum`, see `schedule.Curriculum`) may set a
     stage's learning rate and shift; every stage has its own warm-up. Averaged weights, gradient clipping and
     accumulation, number formats and checkpoints are the trainer's: see `EMA`, `SkipNonFinite` and `Throughput` beside
-    this, and the trainer's `gradient_clip_val`, `accumulate_grad_batches` and `precision`.
+    this, and the trainer's `gradient_clip_val`, `accumulate_grad_batches` and `precision`. The gradients of a step are
+    let go at the end of its batch: neither a validation nor the next forward pass holds them.
 
     Args:
         backbone: an nn.Module; takes the time-step 0..1000.
@@ -115,6 +116,7 @@ class FlowMatching(LightningModule):
         self.loss_bins = LossBins(sigma_bins)
         self.samples_seen = self.tokens_seen = 0
         self._null_text: TextTokens | None = None
+        self._stepped = 0
 
     def models(self) -> dict[str, nn.Module]:
         """Return what a published checkpoint holds, by folder name."""
@@ -138,6 +140,7 @@ class FlowMatching(LightningModule):
         """Ask how long the training is: the trainer knows once it has the data."""
         steps = self.trainer.estimated_stepping_batches if self.decay == "cosine" else -1
         self.steps = steps if steps > 0 else float("inf")  # a loader without a length leaves Lightning's -1 for "any"
+        self._stepped = self.global_step
 
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
         """Set the learning rate of the step at hand."""
@@ -159,6 +162,12 @@ class FlowMatching(LightningModule):
         self.samples_seen += len(loss_B)
         self.tokens_seen += self._tokens(latent_BCTHW)
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: TrainingBatch, batch_idx: int) -> None:
+        """Let the gradients of a step go: Lightning would keep them until the next backward pass."""
+        if self.global_step != self._stepped:
+            self._stepped = self.global_step
+            self.zero_grad()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the learning rate, the stage and the loss by noise level, of all samples since the last time."""
