@@ -3,6 +3,7 @@
 Shapes: T frames, H height, W width, C channels.
 """
 
+import functools
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -106,9 +107,10 @@ def test_the_training_process_reads_no_states_but_the_empty_captions(monkeypatch
     assert encode(["--config", "recipe.yaml", "--device", "cpu"]) == 0
     read, original = [], CachedTextEncoder.encode
 
-    def encode_states(self, prompts):
+    @functools.wraps(original)  # a recipe's encoder has to have the protocol's signature
+    def encode_states(self, prompts, images=None):
         read.append(list(prompts))  # what a worker process reads is written down there
-        return original(self, prompts)
+        return original(self, prompts, images)
 
     monkeypatch.setattr(CachedTextEncoder, "encode", encode_states)
     settings = ["--data.num_workers=1", "--model.caption_dropout=0.5"]
