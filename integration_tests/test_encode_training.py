@@ -3,6 +3,7 @@
 Shapes: T frames, H height, W width, C channels.
 """
 
+import functools
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 from hy_data import ClipSample, ShardWriter
 from hy_dit import DiTConfig
-from hy_textenc import TextEncoderError, TinyTextConfig, TinyTextEncoder
+from hy_textenc import CachedTextEncoder, TextEncoderError, TinyTextConfig, TinyTextEncoder
 from hy_vae3d import VAE3D, VAE3DConfig
 from hy_weights import write_model
 from hyvideo_encode.cli import main as encode
@@ -102,10 +103,26 @@ def test_one_command_makes_all_that_the_training_reads(monkeypatch, capsys):
     assert pretrain(["fit", "--config", "recipe.yaml"]) == 0
 
 
+def test_the_training_process_reads_no_states_but_the_empty_captions(monkeypatch, capsys):
+    assert encode(["--config", "recipe.yaml", "--device", "cpu"]) == 0
+    read, original = [], CachedTextEncoder.encode
+
+    @functools.wraps(original)  # a recipe's encoder has to have the protocol's signature
+    def encode_states(self, prompts, images=None):
+        read.append(list(prompts))  # what a worker process reads is written down there
+        return original(self, prompts, images)
+
+    monkeypatch.setattr(CachedTextEncoder, "encode", encode_states)
+    settings = ["--data.num_workers=1", "--model.caption_dropout=0.5"]
+    assert pretrain(["fit", "--config", "recipe.yaml", *settings]) == 0
+    assert read == [[""]]
+
+
 def test_without_it_the_training_says_what_to_do():
     with pytest.raises(Exception, match=r"have no latent in the cache, .*`hyvideo encode --config` with this recipe"):
         pretrain(["fit", "--config", "recipe.yaml"])
     settings = ["--store", "states", "--format", "int8", "--device", "cpu", "--buckets", "1x32x32", "5x32x32"]
     assert encode(["shards", "--vae", "checkpoint", *settings]) == 0
-    with pytest.raises(TextEncoderError, match=r"the states of .* prompts are not there, .*`hyvideo encode` fills it"):
+    told = r"the states of \d+ prompts are not there, such as '', .*; `hyvideo encode --config RECIPE` makes all"
+    with pytest.raises(TextEncoderError, match=told):
         pretrain(["fit", "--config", "recipe.yaml"])

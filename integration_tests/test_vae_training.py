@@ -11,6 +11,7 @@ from hy_data.curriculum import Stage
 from hy_data.lightning import ClipShards, Promotion
 from hy_data.packing import Packing, pack_footage
 from hy_data.shots import street_clip
+from hy_flow.lightning import EMA
 from hy_plugins import Plugins
 from hy_vae3d import VAE3D, VAE3DConfig, load_vae
 from hy_vae3d.lightning import VAETraining
@@ -19,7 +20,6 @@ from hy_weights import read_tensors, write_model
 from hyvideo_pretrain.checkpoints import Checkpoints
 from hyvideo_pretrain.cli import main
 from hyvideo_pretrain.signals import Interrupted
-from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch.optim import AdamW
 
 SMALL = VAE3DConfig(latent_channels=4, channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=4, scaling_factor=1.0)
@@ -65,7 +65,7 @@ def fit(shards, folder, *callbacks, resume=False):
         max_epochs=3,
         accelerator="cpu",
         precision="bf16-mixed",
-        callbacks=[Promotion(), EMAWeightAveraging(decay=0.9), Checkpoints(str(folder)), *callbacks],
+        callbacks=[Promotion(), EMA(decay=0.9), Checkpoints(str(folder)), *callbacks],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -1,6 +1,7 @@
 """Run a model for real, and print the most resident memory that it took, weights included, in bytes.
 
-Usage: reality.py KIND SIZES, with KIND sample, train, recompute, lora or mixed, or encode or decode, and SIZES in JSON.
+Usage: reality.py KIND SIZES, with KIND sample, train, recompute, lora, mixed or ddp, or encode or decode, and SIZES in
+JSON. ddp has a single process, whose buckets are those of any number.
 """
 
 import json
@@ -62,6 +63,10 @@ def main(kind: str, sizes: dict) -> None:
     if kind == "recompute":
         for block in blocks:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    called = dit
+    if kind == "ddp":
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        called = torch.nn.parallel.DistributedDataParallel(dit)
     batch, *grid = sizes["latent"]
     tokens = sizes["text"]
     text = TextTokens(
@@ -76,7 +81,7 @@ def main(kind: str, sizes: dict) -> None:
         optimizer = torch.optim.AdamW(trained, fused=True)
         for _ in range(2):  # in the second, the moments are there
             with torch.autocast("cpu", torch.bfloat16) if kind == "mixed" else nullcontext():
-                loss = dit(*inputs).square().mean()
+                loss = called(*inputs).square().mean()
             loss.backward()
             del loss
             optimizer.step()

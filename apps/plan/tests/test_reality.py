@@ -25,6 +25,7 @@ SETUPS = {
     "recompute": {"task": "train", "recompute": True},
     "lora": {"task": "train", "lora_rank": RANK},
     "mixed": {"task": "train", "precision": "mixed"},
+    "ddp": {"task": "train", "devices": 2},
 }
 # So that glibc hands freed memory back at once, and the process holds what its tensors hold.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_ARENA_MAX": "1"}

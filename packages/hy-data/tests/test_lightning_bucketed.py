@@ -231,11 +231,18 @@ def test_missing_latents_are_said_before_training(shards, toy):
 
 
 def test_captions_may_differ_from_epoch_to_epoch(shards):
+    def caption(captions, variant):
+        return f"{captions['colour']} {variant}"
+
     stage = replace(MIXED, name="only", image_fraction=0, scales=[16])
-    data = ready([shards[0]], [stage], steps=18, caption=lambda captions, variant: f"{captions['colour']} {variant}")
-    captions = [caption for batch in data.train_dataloader() for caption in batch["captions"]]
-    assert Counter(caption.split()[1] for caption in captions) == {"0": 18, "1": 18}
-    assert Counter(captions[:18]) == Counter(caption.replace("1", "0") for caption in captions[18:])
+    for variants in (None, 2):
+        if variants:
+            caption.variants = variants
+        data = ready([shards[0]], [stage], steps=18, caption=caption)
+        captions = [text for batch in data.train_dataloader() for text in batch["captions"]]
+        second = "1" if variants else "0"  # a function that does not say how many it makes is taken to make one
+        assert [text.split()[1] for text in captions] == ["0"] * 18 + [second] * 18
+        assert Counter(captions[:18]) == Counter(f"{text.split()[0]} 0" for text in captions[18:])
 
 
 def test_a_caption_may_have_so_many_variants_only(shards):

@@ -1,13 +1,18 @@
 """EMA: the average in its own precision, whole through validation, checkpoints and publishing."""
 
 import copy
+import weakref
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 pytest.importorskip("lightning", reason="training is the extra hy-flow[train]")
-from hy_flow.lightning import EMA, FlowMatching, averaged
+from hy_flow.lightning import EMA, FlowMatching, averaged, averaging
+from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback
 from torch.optim import SGD
 
@@ -55,24 +60,112 @@ def test_it_is_the_exponential_average_and_ends_up_in_the_model(toys, toy_batche
     assert torch.equal(watch.weight(module), watch.averages[-1])
 
 
-def test_an_average_of_weights_that_do_not_move_is_those_weights(toys):
+def alone(module, decay=0.999, precision="float32"):
+    """An EMA of a module, without a training."""
+    average = EMA(decay, precision=precision)
+    average.setup(SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu"))), module, "fit")
+    return average
+
+
+def test_an_average_of_weights_that_do_not_move_is_those_weights():
     """Lightning's would multiply by 0.001 in bfloat16, and settle up to 2e-3 beside them."""
-    weight = torch.randn(1000, generator=torch.Generator().manual_seed(0)).bfloat16()
-    function = EMA(0.999)._kwargs["avg_fn"]
-    average = weight.float() * 1.01
-    for _ in range(20_000):
-        average = function(average, weight, 1)
-    torch.testing.assert_close(average, weight.float(), rtol=1e-4, atol=1e-6)
+    module = LightningModule()
+    module.weight = torch.nn.Parameter(torch.randn(1000, generator=torch.Generator().manual_seed(0)).bfloat16())
+    average = alone(module)
+    average._take_in(module)
+    found = average._average_model.module.weight
+    with torch.no_grad():
+        found.mul_(1.01)
+    for _ in range(8_000):
+        average._take_in(module)
+    torch.testing.assert_close(found, module.weight.float(), rtol=1e-4, atol=1e-6, check_dtype=True)
+
+
+def test_however_many_are_averaged_at_once_none_is_left_out(monkeypatch):
+    monkeypatch.setattr(averaging, "_TOGETHER", 10)
+    module = LightningModule()
+    module.layers = torch.nn.ModuleList([torch.nn.Linear(2, 3), torch.nn.Linear(4, 5), torch.nn.Linear(2, 2)])
+    average = alone(module, 0.75)
+    average._take_in(module)
+    first = [weight.detach().clone() for weight in module.parameters()]
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.add_(1)
+    average._take_in(module)
+    for found, before in zip(average._average_model.module.parameters(), first, strict=True):
+        torch.testing.assert_close(found, before + 0.25)
+
+
+def test_whether_it_is_the_first_is_known_without_the_device(toys, toy_batches, trainer, loader, monkeypatch):
+    _, watch = run(toys, trainer, loader, toy_batches(3), max_steps=3)
+    taken = watch.average._average_model.n_averaged
+    assert (taken.device.type, int(taken)) == ("cpu", 3)
+
+
+class Allocations(TorchDispatchMode):
+    """Counts what is held of the storages made since it was entered, and the most of it at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.held = self.most = 0
+        self.known = set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        for tensor in (value for value in tree_leaves(result) if isinstance(value, torch.Tensor)):
+            storage = tensor.untyped_storage()
+            key, size = storage._cdata, storage.nbytes()
+            if function is torch.ops.aten._to_copy.default and key not in self.known:
+                self.known.add(key)
+                self.held += size
+                self.most = max(self.most, self.held)
+                weakref.finalize(storage, self.forget, key, size)
+        return result
+
+    def forget(self, key, size):
+        self.known.discard(key)
+        self.held -= size
+
+
+@pytest.mark.parametrize(
+    ("weights", "precision", "most", "kept"),
+    [
+        (torch.float32, "float32", 4 * 400, 0),
+        (torch.bfloat16, "bfloat16", 2 * 400, 0),
+        (torch.bfloat16, "float32", 2 * 4 * 400, 2 * 4 * 400),
+        (torch.float32, "bfloat16", 4 * 4 * 400, 4 * 4 * 400),
+    ],
+)
+def test_an_exchange_holds_one_tensor_more_or_else_the_weights(weights, precision, most, kept):
+    module = LightningModule()
+    module.layers = torch.nn.ModuleList([torch.nn.Linear(20, 20, bias=False, dtype=weights) for _ in range(4)])
+    average = alone(module, precision=precision)
+    own = [weight.detach().clone() for weight in module.parameters()]
+    with torch.no_grad():
+        for shadow in average._average_model.module.parameters():
+            shadow.add_(1)
+    expected = [shadow.detach().clone() for shadow in average._average_model.module.parameters()]
+    with Allocations() as made:
+        with average.swapped_in(module):
+            assert made.most == most
+            assert made.held == kept
+            shown = [weight.to(weights) for weight in expected]
+            assert all(torch.equal(*pair) for pair in zip(module.parameters(), shown, strict=True))
+            with average.swapped_in(module):  # as a callback would that samples in a validation
+                assert torch.equal(next(module.parameters()), shown[0])
+            assert torch.equal(next(module.parameters()), shown[0])
+    assert all(torch.equal(*pair) for pair in zip(module.parameters(), own, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(average._average_model.module.parameters(), expected, strict=True))
 
 
 class Bfloat16(FlowMatching):
     """With inputs of the toys in the weights' format, as the real backbone casts them."""
 
-    def _losses(self, latent_BCTHW, captions, sigma_B, draws):
+    def _losses(self, latent_BCTHW, text, sigma_B, draws):
         forward = self.backbone.__class__.forward
         self.backbone.forward = lambda x, t, text: forward(self.backbone, x.bfloat16(), t.bfloat16(), text).float()
         try:
-            return super()._losses(latent_BCTHW, captions, sigma_B, draws)
+            return super()._losses(latent_BCTHW, text, sigma_B, draws)
         finally:
             del self.backbone.forward
 
@@ -124,8 +217,30 @@ class Break(Callback):
         raise KeyError("broken")
 
 
-def test_an_error_in_validation_leaves_weights_and_average_apart(toys, toy_batches, trainer, loader):
-    average = EMA(0.8)
+class SaveInValidation(Callback):
+    def __init__(self, path):
+        self.path = path
+
+    def on_validation_batch_start(self, trainer, *_):
+        trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_checkpoint_saved_in_validation_tells_weights_and_average_apart(
+    toys, toy_batches, trainer, loader, tmp_path, precision
+):
+    save = SaveInValidation(tmp_path / "in.ckpt")
+    _, watch = run(toys, trainer, loader, toy_batches(4), average=precision, callbacks=[save], val_check_interval=4)
+    saved = torch.load(tmp_path / "in.ckpt", weights_only=True)
+    assert torch.equal(saved["current_model_state"][NAME], watch.trained[3])
+    assert torch.equal(saved["state_dict"][NAME], watch.averages[3])
+    assert saved["state_dict"][NAME].dtype == getattr(torch, precision)
+    assert not torch.equal(watch.trained[3], watch.averages[3].float())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_error_in_validation_leaves_weights_and_average_apart(toys, toy_batches, trainer, loader, precision):
+    average = EMA(0.8, precision=precision)
     watch = Watch(average)
     module = FlowMatching(*toys, optimizer=partial(SGD, lr=0.5), warmup_steps=0)
     fit = trainer(max_steps=4, callbacks=[average, watch, Break()], val_check_interval=2, num_sanity_val_steps=0)

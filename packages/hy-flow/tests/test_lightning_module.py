@@ -1,20 +1,17 @@
-"""FlowMatching: what is learned, what is drawn, and which learning rate a step has."""
+"""FlowMatching: what is learned, what is drawn, what is logged."""
 
 import copy
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
 from hy_flow import DDPMVPath, FlowError, FlowMatchingPath, LogitNormal, Uniform, guided, sample, sigmas
-from hy_plugins import TextTokens
 
 pytest.importorskip("lightning", reason="training is the extra hy-flow[train]")
 from hy_flow.lightning import FlowMatching
 from hy_flow.lightning.batch import Draws
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import Callback
-from torch.optim import SGD, AdamW
+from torch.optim import AdamW
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:You defined a .validation_step. but have no",
@@ -92,45 +89,6 @@ def test_the_loss_is_the_velocitys_mean_squared_error(toys, toy_batches, trainer
     torch.testing.assert_close(noise, drawn.noise("noise", noise), rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 0), (0.25, 0.2, 0.3), (1.0, 1, 1)])
-def test_that_share_of_captions_is_dropped_in_training_only(toys, toy_batches, trainer, loader, share, low, high):
-    module = FlowMatching(*toys, caption_dropout=share)
-    batches = loader(toy_batches(10))
-    seen = module.text_encoder.seen
-    trainer(max_steps=10).fit(module, batches)
-    assert len(seen) == 1280
-    assert low <= seen.count("") / len(seen) <= high
-    seen.clear()
-    trainer().validate(module, batches, verbose=False)
-    assert len(seen) == 1280
-    assert "" not in seen
-
-
-def test_a_frozen_text_encoder_stays_as_it_is(toys, toy_batches, trainer, loader, parameters):
-    encoder = toys[1]
-    module = FlowMatching(*toys, optimizer=partial(AdamW, lr=0.1, weight_decay=0.5), freeze_text_encoder=True)
-    before, table = parameters(module), encoder.table.weight.detach().clone()
-    fit = trainer(max_steps=3)
-    fit.fit(module, loader(toy_batches(3)))
-    after = parameters(module)
-    (group,) = fit.optimizers[0].param_groups
-    assert len(group["params"]) == 6
-    assert torch.equal(table, encoder.table.weight)
-    assert not encoder.training
-    assert not any(parameter.requires_grad for parameter in encoder.parameters())
-    assert not torch.equal(before["backbone.layers.0.weight"], after["backbone.layers.0.weight"])
-    assert {name.split(".")[0] for name in module.state_dict()} == {"backbone"}
-    assert module.models() == {"dit": toys[0], "text_encoder": encoder}
-
-
-def test_the_text_encoder_learns_with_the_backbone(toys, toy_batches, trainer, loader, parameters):
-    module = FlowMatching(*toys, warmup_steps=0)
-    before = parameters(module)
-    trainer(max_steps=3).fit(module, loader(toy_batches(3)))
-    assert not any(torch.equal(value, before[name]) for name, value in parameters(module).items())
-    assert module.models() == {"dit": toys[0], "text_encoder": toys[1]}
-
-
 def test_draws_depend_on_the_seed_and_the_batchs_number_only(toys, toy_batches, trainer, loader, parameters, same):
     (batch,) = toy_batches(1)
     trained = []
@@ -201,51 +159,6 @@ def test_a_batch_that_nothing_can_be_made_of_is_named(toys, trainer, loader, bat
         trainer(max_steps=1).fit(FlowMatching(*toys), loader([{**batch, "captions": ["left"]}]))
 
 
-def test_a_resumed_run_equals_the_uninterrupted_one(
-    toys, toy_batches, trainer, resumable, stop_at, parameters, same, tmp_path
-):
-    file, batches = tmp_path / "middle.ckpt", toy_batches(4, size=16)
-
-    def run(*callbacks, resume=None):
-        module = FlowMatching(*copy.deepcopy(toys), warmup_steps=2)
-        trainer(max_steps=6, callbacks=list(callbacks)).fit(module, resumable(batches), ckpt_path=resume)
-        return parameters(module)
-
-    whole, stopped = run(), run(stop_at(3, file))
-    assert same(whole, run(resume=file))
-    assert not same(whole, stopped)
-
-
-class Halves(FlowMatching):
-    """Draws by what a sample is, not by where it is."""
-
-    def _draws(self, batch, purpose, place):
-        drawn = super()._draws(batch, purpose, place)
-        one = [Draws(0, purpose, int(row.sum() * 1e4), 1, drawn.device) for row in batch["latent_BCTHW"]]
-        return SimpleNamespace(
-            happens=lambda what, probability: [draws.happens(what, probability)[0] for draws in one],
-            uniform=lambda what: torch.cat([draws.uniform(what) for draws in one]),
-            noise=lambda what, like: torch.cat([draws.noise(what, like[:1]) for draws in one]),
-        )
-
-
-def test_two_accumulated_batches_are_one_of_twice_the_size(toys, toy_batches, trainer, loader, parameters):
-    large = toy_batches(3, size=8)
-    small = [
-        {"latent_BCTHW": batch["latent_BCTHW"][part], "captions": batch["captions"][part]}
-        for batch in large
-        for part in (slice(4), slice(4, 8))
-    ]
-    trained = []
-    for batches, accumulated in ((large, 1), (small, 2)):
-        module = Halves(*copy.deepcopy(toys), optimizer=partial(SGD, lr=0.05), warmup_steps=2)
-        fit = trainer(max_steps=3, accumulate_grad_batches=accumulated, gradient_clip_val=0.5)
-        fit.fit(module, loader(batches))
-        trained.append(parameters(module))
-    for name, value in trained[0].items():
-        torch.testing.assert_close(value, trained[1][name], msg=name)
-
-
 def test_losses_are_logged_per_step_and_by_noise_level(toys, toy_batches, trainer, loader, kept_logger):
     kept, losses = kept_logger(), []
     module = FlowMatching(*toys, sigma_bins=1, warmup_steps=4, optimizer=partial(AdamW, lr=0.1), decay="constant")
@@ -297,92 +210,6 @@ def test_single_samples_have_levels_that_are_spread(toys, toy_batches, trainer, 
     assert max(gaps) < 2.5 / 16
 
 
-class Staged(LightningDataModule):
-    """Batches of a curriculum of two stages: the second begins after step 4."""
-
-    def __init__(self, batches):
-        super().__init__()
-        self.batches = batches
-        self.stages = [
-            SimpleNamespace(learning_rate=0.5, shift=None),
-            SimpleNamespace(learning_rate=None, shift=5.0),
-        ]
-        self.curriculum = SimpleNamespace(stage=0, began=0, current=self.stages[0])
-
-    def train_dataloader(self):
-        return torch.utils.data.DataLoader(self.batches, batch_size=None)
-
-
-class Promote(Callback):
-    def on_train_batch_end(self, trainer, *_):
-        curriculum = trainer.datamodule.curriculum
-        if trainer.global_step == 4:
-            curriculum.stage, curriculum.began, curriculum.current = 1, 4, trainer.datamodule.stages[1]
-
-
-def test_a_curriculums_stages_set_learning_rate_and_shift_and_warm_up_anew(toys, toy_batches, trainer, kept_logger):
-    kept, calls = kept_logger(), calls_of(toys[0])
-    module = FlowMatching(
-        *toys, optimizer=partial(AdamW, lr=0.1), warmup_steps=3, decay="constant", shift=2.0, noise_levels=Uniform()
-    )
-    data = Staged(numbered(toy_batches(8)))
-    trainer(max_steps=8, logger=kept, log_every_n_steps=1, callbacks=[Promote()]).fit(module, data)
-    rates = [0.5 / 3, 1 / 3, 0.5, 0.5, 0.1 / 3, 0.2 / 3, 0.1, 0.1]
-    assert list(kept.values("train/learning_rate").values()) == pytest.approx(rates)
-    assert list(kept.values("train/stage").values()) == [0, 0, 0, 0, 1, 1, 1, 1]
-    for number, (inputs, _) in enumerate(calls):
-        plain_B = Draws(0, "train", number, 128, torch.device("cpu")).uniform("sigma")
-        shift = 2.0 if number < 4 else 5.0
-        torch.testing.assert_close(inputs[1] / 1000, shift * plain_B / (1 + (shift - 1) * plain_B))
-
-
-def test_the_shift_follows_the_size_of_the_latent(toys, toy_batches, trainer, loader):
-    calls = calls_of(toys[0])
-    module = FlowMatching(*toys, shift=6.0, shift_tokens=4, noise_levels=Uniform())
-    trainer(max_steps=1).fit(module, loader(numbered(toy_batches(1))))
-    plain_B = Draws(0, "train", 0, 128, torch.device("cpu")).uniform("sigma")
-    torch.testing.assert_close(calls[0][0][1] / 1000, 3 * plain_B / (1 + 2 * plain_B))  # one position: half of 6
-
-
-def test_groups_keep_the_ratio_of_their_learning_rates(toys, toy_batches, trainer, loader):
-    def optimizer(parameters):
-        first, *others = parameters
-        return SGD([{"params": [first], "lr": 0.2}, {"params": others, "lr": 0.4}], lr=1.0)
-
-    fit = trainer(max_steps=2)
-    fit.fit(FlowMatching(*toys, optimizer=optimizer, warmup_steps=4), loader(toy_batches(2)))
-    assert [group["lr"] for group in fit.optimizers[0].param_groups] == pytest.approx([0.1, 0.2])
-
-
-def test_a_fused_optimizer_trains_in_bfloat16_with_clipped_gradients(
-    toys, toy_batches, trainer, loader, parameters, same
-):
-    module = FlowMatching(*toys, optimizer=partial(AdamW, lr=1e-2, fused=True))
-    before = parameters(module)
-    trainer(max_steps=2, precision="bf16-mixed", gradient_clip_val=1.0).fit(module, loader(toy_batches(2)))
-    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in parameters(module).values())
-    assert not same(before, parameters(module))
-
-
-def test_compiling_keeps_the_names_and_the_numbers(toys, toy_batches, trainer, loader, parameters, monkeypatch):
-    compiled = []
-
-    def eager(function, **options):
-        compiled.append(function)
-        return torch_compile(function, backend="eager", **options)
-
-    torch_compile = torch.compile
-    monkeypatch.setattr(torch, "compile", eager)
-    trained = []
-    for compile in (False, True):
-        module = FlowMatching(*copy.deepcopy(toys), compile=compile)
-        trainer(max_steps=2).fit(module, loader(toy_batches(2)))
-        trained.append(parameters(module))
-    assert len(compiled) == 1
-    for name, value in trained[0].items():
-        torch.testing.assert_close(value, trained[1][name])
-
-
 def test_sampling_leaves_the_mode_and_the_random_numbers_alone(toys):
     module = FlowMatching(*toys).train()
     toys[0].layers[1].eval()
@@ -414,22 +241,3 @@ def test_sampling_leaves_the_mode_and_the_random_numbers_alone(toys):
 def test_a_value_out_of_range_is_named(toys, values, message):
     with pytest.raises(FlowError, match=message):
         FlowMatching(*toys, **values)
-
-
-def test_text_states_come_to_the_modules_device(toys):
-    backbone, encoder = toys
-    moved = []
-
-    class Recorded(TextTokens):
-        def to(self, device=None, dtype=None):
-            moved.append(device)
-            return TextTokens(self.tokens_BSD, self.mask_BS, self.pooled_BD)
-
-    class Elsewhere:
-        def encode(self, prompts):
-            text = encoder.encode(prompts)
-            return Recorded(text.tokens_BSD, text.mask_BS, text.pooled_BD)
-
-    module = FlowMatching(backbone, Elsewhere())
-    module.sample(["left"], torch.zeros(1, 2, 1, 1, 1), steps=1, guidance=2.0)
-    assert moved == [module.device] * 2

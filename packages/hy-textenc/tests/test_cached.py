@@ -1,3 +1,4 @@
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -211,12 +212,48 @@ def test_what_is_missing_can_be_refused(store):
     encoder = Padded()
     cached = CachedTextEncoder(encoder, store, missing="error")
     assert cached.encode(["b c", "a"]).mask_BS.shape == (2, 2)
-    with pytest.raises(TextEncoderError, match=r"store: the states of 2 prompts are not there, such as 'd'; `hyvideo"):
+    told = r"store: the states of 2 prompts are not there, such as 'd', 'e'; `hyvideo encode --config RECIPE` makes"
+    with pytest.raises(TextEncoderError, match=told):
         cached.encode(["a", "d", "e", "d"])
     assert encoder.batches == []
     assert store.counts.stored == 2
     with pytest.raises(TextEncoderError, match="missing is 'skip'; it can be encode or error"):
         CachedTextEncoder(encoder, store, missing="skip")
+
+
+def test_what_is_missing_can_be_refused_before_it_is_asked_for(store):
+    CachedTextEncoder(Padded(), store).encode(["a", "b c"])
+    encoder = Padded()
+    cached = CachedTextEncoder(encoder, store, missing="error")
+    cached.require(["a", "b c", "a"])
+    cached.require([])
+    long = "d" * 100
+    with pytest.raises(
+        TextEncoderError, match=rf"the states of 4 prompts .* such as '{'d' * 60}…', 'e', 'f'; `hyvideo"
+    ):
+        cached.require(text for text in ("a", long, "e", long, "f", "g"))
+    assert (encoder.batches, cached.misses) == ([], 0)
+    CachedTextEncoder(encoder, store).require(["h"])  # it would be encoded
+
+
+def test_other_processes_read_without_asking_what_the_encoder_is(store):
+    asked = []
+
+    def identity():
+        asked.append(1)
+        return IDENTITY
+
+    expected = CachedTextEncoder(Padded(), store).encode(["a", "b c"])
+    cached = CachedTextEncoder(lambda: Padded(), store, identity=identity, device="meta", missing="error")
+    reader = pickle.loads(pickle.dumps(cached.reader()))
+    assert asked == [1]
+    assert torch.equal(reader.encode(["a", "b c"]).tokens_BSD, expected.tokens_BSD), "on the CPU"
+    with pytest.raises(TextEncoderError, match="the states of 1 prompts are not there, such as 'x'"):
+        reader.encode(["x"])
+    with pytest.raises(TextEncoderError, match="states are read here, and no encoder is loaded"):
+        reader.load()
+    assert asked == [1]
+    assert CachedTextEncoder(Padded, store, identity=identity).reader() is None
 
 
 @pytest.mark.parametrize("identity", [None, "abcd"])

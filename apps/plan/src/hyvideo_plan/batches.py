@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from hy_data import Bucket
@@ -10,8 +10,10 @@ from hy_data.stage import Stage, label
 from torch import Tensor
 
 from hyvideo_plan.errors import PlanError
-from hyvideo_plan.estimate import measure, training_step
+from hyvideo_plan.estimate import beside_weight, measure, training_step
+from hyvideo_plan.measure import count_weights
 from hyvideo_plan.recipe import Recipe
+from hyvideo_plan.setup import Setup
 from hyvideo_plan.video import Video
 
 MOST = 4096
@@ -61,12 +63,27 @@ class StageFit:
         return {label(fit.bucket): fit.batch for fit in self.fits if fit.batch}
 
 
+class _Moments(NamedTuple):
+    """What each moment of a run holds: so much, and so much more per clip, and per token of all clips."""
+
+    constant: Tensor
+    per_clip: Tensor
+    per_token: Tensor
+
+    def besides(self, size: float) -> "_Moments":
+        """The same moments with so many bytes more."""
+        return self._replace(constant=self.constant + size)
+
+
 class StepMemory:
-    """What a training step of a recipe holds, for any number of clips of any number of tokens.
+    """What a training step of a recipe holds, for any number of clips of any number of tokens; and a validation.
 
     At each moment of a step that is a constant, a multiple of the clips and a multiple of all their tokens, so that
     three runs without data tell it for all batches. The peak is the largest moment; which one that is changes with the
     batch, and the peak alone would be no straight line.
+
+    A validation holds more than a step only where the weights are kept aside for their average, so it is run for that
+    alone. A trained text encoder counts with weights, moments and average all the time, and with gradients at the end.
 
     Args:
         recipe: the training.
@@ -77,27 +94,29 @@ class StepMemory:
     """
 
     def __init__(self, recipe: Recipe, tokens: int) -> None:
-        short, long = _THUMBNAIL if tokens < recipe.model.text_tokens else _CLIP
-        step = training_step(recipe.model, short, replace(recipe.setup, batch=_CLIPS))
-        self.fixed = step.weights + step.optimizer
-        sizes = ((short, _CLIPS), (short, 2 * _CLIPS), (long, _CLIPS))
-        histories = [measure(recipe.model, video, recipe.setup, clips).history for video, clips in sizes]
-        if len({len(history) for history in histories}) > 1:
-            raise PlanError(
-                f"{recipe.model.name}: its steps differ with the batch's size, so that none can be foreseen"
-            )
-        first, wider, longer = (torch.tensor(history, dtype=torch.float64).sum(dim=1) for history in histories)
-        self._per_token = (longer - first) / (_CLIPS * (long.tokens - short.tokens))
-        self._per_clip = (wider - first) / _CLIPS - self._per_token * short.tokens
-        self._constant = 2 * first - wider
+        sizes = _THUMBNAIL if tokens < recipe.model.text_tokens else _CLIP
+        setup, encoder = recipe.setup, recipe.encoder
+        step = training_step(recipe.model, sizes[0], replace(setup, batch=_CLIPS))
+        self.fixed = step.weights + step.buckets + step.optimizer + encoder.resident
+        self.fixed += round(encoder.trained * (setup.weight_bytes + beside_weight(setup)))
+        stepping = _moments(recipe, setup, *sizes)
+        all_moments = [stepping]
+        if not recipe.bucket_views:
+            last = _Moments(*(line[-1:] for line in stepping))
+            all_moments.append(last.besides(encoder.trained * setup.trained_bytes))
+        if setup.swapped_bytes:
+            averaged = count_weights(recipe.model.dit).total + encoder.trained
+            looking = _moments(recipe, replace(setup, task="sample", recompute=False), *sizes)
+            all_moments.append(looking.besides(averaged * setup.swapped_bytes))
+        self._moments = _Moments(*(torch.cat(lines) for lines in zip(*all_moments, strict=True)))
 
     def total(self, batch: int, tokens: int) -> int:
         """Bytes that a device holds at the worst moment of a step with `batch` clips of so many tokens each."""
-        return self.fixed + int((self._constant + batch * self._slope(tokens)).max())
+        return self.fixed + int((self._moments.constant + batch * self._slope(tokens)).max())
 
     def largest(self, tokens: int, memory: int) -> int:
         """The most clips of so many tokens each with which no moment exceeds a memory in bytes; 0 if none fits."""
-        room, slope = memory - self.fixed - self._constant, self._slope(tokens)
+        room, slope = memory - self.fixed - self._moments.constant, self._slope(tokens)
         if bool((room < slope).any()):
             return 0
         grows = slope > 0
@@ -105,7 +124,21 @@ class StepMemory:
 
     def _slope(self, tokens: int) -> Tensor:
         """What each clip adds, at each moment."""
-        return self._per_clip + self._per_token * tokens
+        return self._moments.per_clip + self._moments.per_token * tokens
+
+
+def _moments(recipe: Recipe, setup: Setup, short: Video, long: Video) -> _Moments:
+    """Run the model three times."""
+    sizes = ((short, _CLIPS), (short, 2 * _CLIPS), (long, _CLIPS))
+    histories = [measure(recipe.model, video, setup, clips).history for video, clips in sizes]
+    if len({len(history) for history in histories}) > 1:
+        raise PlanError(f"{recipe.model.name}: its steps differ with the batch's size, so that none can be foreseen")
+    gradients = 0.0 if recipe.bucket_views else 1.0  # else they are in the buckets, all of them at all times
+    weighed = torch.tensor([gradients, 1.0], dtype=torch.float64)
+    first, wider, longer = (torch.tensor(history, dtype=torch.float64) @ weighed for history in histories)
+    per_token = (longer - first) / (_CLIPS * (long.tokens - short.tokens))
+    per_clip = (wider - first) / _CLIPS - per_token * short.tokens
+    return _Moments(2 * first - wider, per_clip, per_token)
 
 
 def fit_stages(recipe: Recipe, memory: int) -> list[StageFit]:

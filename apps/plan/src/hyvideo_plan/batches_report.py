@@ -1,7 +1,9 @@
 """What `hyvideo plan batches` prints and writes: a table for people, YAML for the recipe, an object for programs."""
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hyvideo_plan.batches import MOST, StageFit
+from hyvideo_plan.encoder import Encoder
+from hyvideo_plan.errors import PlanError
 from hyvideo_plan.recipe import Recipe
 
 
@@ -19,6 +23,7 @@ def print_batches(recipe: Recipe, fits: Sequence[StageFit], memory: int) -> None
     console = Console(highlight=False, soft_wrap=True)
     setup = recipe.setup
     kept = [f"{setup.precision}"] + ["recompute"] * setup.recompute + ["averaged weights"] * bool(setup.average_bytes)
+    kept += ["DDP"] * (setup.devices > 1) + ["a text encoder"] * (recipe.encoder != Encoder())
     console.print(f"{recipe.model.name}: {', '.join(kept)}; the largest batches in {memory / 1e9:.1f} GB per device")
     table = Table("stage", "bucket", "tokens", "batch", "tokens per batch", "GB", box=None, pad_edge=False)
     for column in table.columns[2:]:
@@ -36,6 +41,34 @@ def print_batches(recipe: Recipe, fits: Sequence[StageFit], memory: int) -> None
     console.print("\nfor the recipe's stages:")
     for stage in fits:
         console.print(f"  {stage.name}: batch_sizes: {json.dumps(stage.batch_sizes)}", markup=False)
+
+
+def require_batches(recipe: Recipe, fits: Sequence[StageFit], given: int, memory: int) -> None:
+    """Refuse to write a recipe that a training could not begin, or not end.
+
+    Args:
+        recipe: the training.
+        fits: of its stages.
+        given: bytes of the device.
+        memory: how much of that is planned with.
+
+    Raises:
+        PlanError: of some bucket not one clip fits; names all of them, and what would make them fit.
+    """
+    lacking = [(stage.name, fit) for stage in fits for fit in stage.fits if not fit.batch]
+    if not lacking:
+        return
+    named = ", ".join(f"{label(fit.bucket)} of stage {name} ({fit.total / 1e9:.2f} GB)" for name, fit in lacking)
+    needed = max(fit.total for _, fit in lacking) * given / memory
+    setup = recipe.setup
+    turns = ["the callback Recompute"] * (not setup.recompute)
+    turns += ["EMA with device: cpu"] * bool(setup.average_bytes)
+    turns += ["DDP with gradient_as_bucket_view"] * (setup.devices > 1 and not recipe.bucket_views)
+    less = f"; {', '.join(turns)} would need less" if turns else ""
+    raise PlanError(
+        f"nothing is written: in {memory / 1e9:.2f} GB not one clip fits of {named}. They would with "
+        f"--memory {math.ceil(needed / 1e7) / 100:g}GB, or in stages without these buckets{less}"
+    )
 
 
 def write_batches(out: Path, fits: Sequence[StageFit]) -> None:
@@ -61,6 +94,8 @@ def batches_as_json(recipe: Recipe, fits: Sequence[StageFit], memory: int) -> di
         "precision": recipe.setup.precision,
         "recompute": recipe.setup.recompute,
         "average_bytes": recipe.setup.average_bytes,
+        "devices": recipe.setup.devices,
+        "text_encoder": asdict(recipe.encoder),
         "notes": list(recipe.notes),
         "stages": {
             stage.name: {

@@ -24,6 +24,7 @@ class Phase:
         name: text, denoise, decode, encode or step.
         weights: of the part that works, of those that stay beside it, and their moving average.
         gradients: as many as there are at that moment.
+        buckets: DDP's copies of the gradients, in which it averages them over the devices.
         optimizer: AdamW's moments.
         activations: what the run itself makes and lets go of.
         flops: arithmetic of the phase, on all devices together; per optimizer step in training.
@@ -32,6 +33,7 @@ class Phase:
     name: str
     weights: int
     gradients: int = 0
+    buckets: int = 0
     optimizer: int = 0
     activations: int = 0
     flops: int = 0
@@ -39,7 +41,7 @@ class Phase:
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.weights + self.gradients + self.buckets + self.optimizer + self.activations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +95,18 @@ def at_least(model: Model, setup: Setup) -> int:
     if setup.frozen:
         return resident_weights(model, setup)
     share = 1 / setup.devices if setup.sharded else 1.0
-    per_weight = setup.weight_bytes + _moment_bytes(setup) + setup.average_bytes
+    per_weight = setup.weight_bytes + beside_weight(setup)
     return resident_weights(model, setup) + round(count_weights(model.dit).total * per_weight * share)
+
+
+def beside_weight(setup: Setup) -> float:
+    """Bytes per trained weight, beside itself and its gradient: of moments, moving average and DDP's bucket."""
+    return _moment_bytes(setup) + setup.average_bytes + _bucket_bytes(setup)
+
+
+def _bucket_bytes(setup: Setup) -> int:
+    """Of DDP's bucket, per trained weight: there is none on a single device, nor with shards."""
+    return setup.trained_bytes if setup.devices > 1 and not setup.sharded else 0
 
 
 def _average_bytes(model: Model, setup: Setup) -> int:
@@ -136,6 +148,7 @@ def training_step(model: Model, video: Video, setup: Setup) -> Phase:
         name="step",
         weights=resident_weights(model, setup) + round((adapters + _average_bytes(model, setup)) * share),
         gradients=gradients,
+        buckets=run.trained * _bucket_bytes(setup),
         optimizer=round(run.trained * _moment_bytes(setup) * share),
         activations=with_gradients - gradients,
         flops=run.flops * setup.steps,

@@ -11,9 +11,11 @@ from hy_vae3d import VAE3DConfig
 from hy_weights.reading import config_as
 from jsonargparse import ArgumentError, ArgumentParser
 
+from hyvideo_plan.encoder import Encoder, read_encoder
 from hyvideo_plan.errors import PlanError
 from hyvideo_plan.models import Model, find_model
 from hyvideo_plan.setup import Precision, Setup
+from hyvideo_plan.spread import read_devices, views_buckets
 
 _PARTS = ("model", "data", "trainer", "optimizer", "lr_scheduler")
 _PRECISIONS: dict[str, Precision] = {
@@ -31,13 +33,17 @@ class Recipe:
     Attributes:
         model: what is trained.
         stages: the curriculum, each stage as the recipe has it, and what it means.
-        setup: number format, recompute, averaged weights; of one clip at a time.
+        setup: number format, recompute, averaged weights, devices; of one clip at a time.
+        encoder: what a device holds of the text encoder.
+        bucket_views: whether gradients are views of DDP's buckets.
         notes: what of it is not planned for.
     """
 
     model: Model
     stages: Sequence[tuple[Mapping[str, Any], Stage]]
     setup: Setup
+    encoder: Encoder
+    bucket_views: bool
     notes: tuple[str, ...]
 
 
@@ -52,15 +58,26 @@ def read_recipe(file: Path) -> Recipe:
     model, data, trainer = (values.get(part) or {} for part in ("model", "data", "trainer"))
     callbacks = _callbacks(trainer)
     recompute, notes = _recompute(callbacks)
+    devices, about_devices = read_devices(trainer)
+    encoder, about_encoder = _encoder(model)
+    notes += about_devices + about_encoder
     setup = Setup(
         task="train",
         precision=_precision(trainer, file),
         recompute=recompute,
         average_bytes=_average_bytes(callbacks, trainer),
+        devices=devices,
     )
     if not _arguments(data).get("latents"):
         notes += ("batches of pixels: the autoencoder, which encodes them beside the training, is not counted",)
-    return Recipe(model=_model(model, file), stages=_stages(data, file), setup=setup, notes=notes)
+    return Recipe(
+        model=_model(model, file),
+        stages=_stages(data, file),
+        setup=setup,
+        encoder=encoder,
+        bucket_views=devices > 1 and views_buckets(trainer),
+        notes=notes,
+    )
 
 
 def _values(file: Path) -> dict[str, Any]:
@@ -93,8 +110,15 @@ def _model(model: Mapping[str, Any], file: Path) -> Model:
         return find_model(str(places[0]))
     kind = T2XConfig if "depth" in given["config"] else DiTConfig
     config = config_as(given["config"], kind, f"{file}: model.init_args.backbone")
-    # A step has nothing to do with the autoencoder, nor with the text encoder.
+    # A step has nothing to do with the autoencoder; what it has to do with the text encoder, see `_encoder`.
     return Model(name=file.stem, dit=config, vae=VAE3DConfig.preset("hunyuan-video"), text_encoder_bytes=0)
+
+
+def _encoder(model: Mapping[str, Any]) -> tuple[Encoder, tuple[str, ...]]:
+    named = _arguments(model).get("text_encoder")
+    if not isinstance(named, Mapping):
+        return Encoder(), ()
+    return read_encoder(named, frozen=bool(_arguments(model).get("freeze_text_encoder")))
 
 
 def _stages(data: Mapping[str, Any], file: Path) -> list[tuple[Mapping[str, Any], Stage]]:

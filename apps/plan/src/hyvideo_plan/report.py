@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hyvideo_plan.knobs import Advice
     from hyvideo_plan.session import Plan
 
-_PARTS = ("weights", "gradients", "optimizer", "activations", "total")
+_PARTS = ("weights", "gradients", "buckets", "optimizer", "activations", "total")
 _WHAT = {
     "text": "encode the prompt",
     "denoise": "denoise",

@@ -79,6 +79,11 @@ class Setup:
         return 2 if self.precision == "bfloat16" else 4
 
     @property
+    def swapped_bytes(self) -> int:
+        """Bytes per weight that are kept aside in a validation, where its average can't take the weight's place."""
+        return self.weight_bytes if self.average_bytes not in (0, self.weight_bytes) else 0
+
+    @property
     def trained_bytes(self) -> int:
         """Bytes per trained weight, and of each gradient and moment: adapters are always in float32."""
         return 4 if self.lora_rank else self.weight_bytes

@@ -4,7 +4,7 @@ Every item comes once per epoch of its stream, whatever the number of processes 
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +77,10 @@ class BatchPlan:
         counts = self._mixture.counts
         groups = max(-(-stream.length // count) for stream, count in zip(self._streams, counts, strict=True))
         return groups * sum(counts)
+
+    def items(self) -> Iterator[Item]:
+        """All items of all streams."""
+        return (item for stream in self._streams for pool in stream.pools.values() for item in pool)
 
     def epoch_length(self, stream: int) -> int:
         """How many batches of a stream hold each of its items once."""

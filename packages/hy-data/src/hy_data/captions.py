@@ -6,13 +6,15 @@ nothing of what is seen. Same clip, same words.
 Shapes: T frames, H height, W width, C channels (red, green, blue), N pixels of all frames.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from hy_plugins import HyError
 
 from hy_data.buckets import resize
 
@@ -176,3 +178,23 @@ def _main_hue(hsv_THWC: npt.NDArray[np.uint8]) -> str:
 def short_caption(captions: Mapping[str, Any], variant: int) -> str:
     """The caption `short` of a structured caption, whichever variant is asked for."""
     return str(captions["short"])
+
+
+def variants_of(caption: Callable[..., str]) -> int:
+    """How many captions a function makes of a clip: `caption.variants`, or 1 where it does not say."""
+    return getattr(caption, "variants", 1)
+
+
+def captions_of(
+    described: Iterable[Mapping[str, Any]], caption: Callable[[Mapping[str, Any], int], str]
+) -> Iterator[str]:
+    """Make all captions of clips.
+
+    Args:
+        described: the structured caption of each. What `caption` refuses with a `HyError` is left out.
+        caption: makes the text of a structured caption and the number of a variant.
+    """
+    for captions in described:
+        for number in range(variants_of(caption)):
+            with suppress(HyError):
+                yield caption(captions, number)

@@ -8,7 +8,8 @@ Shapes: B batch, S text tokens, D width.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -25,7 +26,10 @@ from hy_textenc.prompts import require_prompts
 Missing = Literal["encode", "error"]
 """What happens to a prompt that the store lacks."""
 
+log = logging.getLogger(__name__)
+
 _WHAT = "text states/1"
+_SHOWN = 3, 60  # prompts that an error shows, and letters of each
 Entry = dict[str, Tensor]
 
 
@@ -136,10 +140,40 @@ class CachedTextEncoder:
             for prompt, digest in zip(prompts, digests, strict=True)
         ]
 
+    def require(self, prompts: Iterable[str]) -> None:
+        """Refuse to begin where states are missing; does nothing where they would be encoded.
+
+        Args:
+            prompts: all that will be asked for, any number of times each.
+
+        Raises:
+            TextEncoderError: some are missing; says how many, which are the first, and what makes them.
+        """
+        unique = list(dict.fromkeys(prompts))
+        if self.missing == "encode" or not unique:
+            return
+        log.info("looking for the states of %d prompts in %s", len(unique), self.store.folder)
+        lacking = [prompt for prompt, key in zip(unique, self.keys(unique), strict=True) if key not in self.store]
+        if lacking:
+            self._refuse(lacking)
+
+    def reader(self) -> "CachedTextEncoder | None":
+        """Give what other processes may read states with: it knows its keys, has no encoder, and works on the CPU.
+
+        Returns:
+            None where missing prompts are encoded: only one process should do that.
+        """
+        if self.missing == "encode":
+            return None
+        return CachedTextEncoder(_no_encoder, self.store, identity=dict(self.identity), missing="error")
+
     def _refuse(self, prompts: Sequence[str]) -> None:
+        number, letters = _SHOWN
+        shown = [prompt if len(prompt) <= letters else f"{prompt[:letters]}…" for prompt in prompts[:number]]
         raise TextEncoderError(
-            f"{self.store.folder}: the states of {len(prompts)} prompts are not there, such as {prompts[0]!r}; "
-            "`hyvideo encode` fills it, with the same encoder and settings; or let `missing` be encode"
+            f"{self.store.folder}: the states of {len(prompts)} prompts are not there, such as "
+            f"{', '.join(map(repr, shown))}; `hyvideo encode --config RECIPE` makes all that the training of a recipe "
+            "asks for, with the same encoder and settings; or let `missing` be encode"
         )
 
     def load(self) -> TextEncoder:
@@ -171,6 +205,10 @@ class CachedTextEncoder:
             if not all(map(is_finite, entry.values())):
                 raise TextEncoderError(f"the encoder gives NaN or infinity for {prompt!r}; load it in a wider dtype")
         return entries
+
+
+def _no_encoder() -> TextEncoder:
+    raise TextEncoderError("states are read here, and no encoder is loaded: another process may have one")
 
 
 def _identity_of(encoder: TextEncoder) -> Mapping[str, Any]:

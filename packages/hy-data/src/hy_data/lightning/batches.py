@@ -50,6 +50,7 @@ class PretrainBatch(TypedDict):
         latent_BCTHW: normalised latents, float32; there if and only if the data module has a cache of them.
         video_BCTHW: otherwise: pixels in [-1, 1], float32.
         captions: one for each.
+        text: the captions' states; there if and only if the model's text encoder reads them from a store.
         keys: what each is, for reports.
         number: of the batch, counting those of all ranks and epochs; it has the same content on any number of ranks.
         stand_ins: there if something could not be read: what, what took its place, and why, a line for each.
@@ -58,6 +59,7 @@ class PretrainBatch(TypedDict):
     latent_BCTHW: NotRequired[Tensor]
     video_BCTHW: NotRequired[Tensor]
     captions: list[str]
+    text: NotRequired[Any]
     keys: list[str]
     number: int
     stand_ins: NotRequired[list[str]]

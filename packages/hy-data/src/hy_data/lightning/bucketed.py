@@ -12,7 +12,7 @@ import numpy as np
 from hy_plugins import HyError
 
 from hy_data.batch_plan import BatchPlan
-from hy_data.captions import short_caption
+from hy_data.captions import captions_of, short_caption
 from hy_data.curriculum import Curriculum, Stage
 from hy_data.differences import differences
 from hy_data.errors import DataError
@@ -49,7 +49,7 @@ class BucketedShards(NumberedBatches):
         stages: the curriculum.
         latents: a cache of latents; None gives pixels, for the model to encode.
         caption: makes the text of a clip's structured caption and the number of a variant, which is how often the
-            item was seen before, modulo `caption.variants` where it has that; the default takes `short`.
+            item was seen before, modulo `caption.variants`, or 0 without such; the default takes `short`.
         steps: batches per epoch on each rank.
         validation_shards: shards to validate on.
         held_out: otherwise: the share of the sources to validate on and not to train on, below 1, see `hold_out`; 0 is
@@ -158,6 +158,19 @@ class BucketedShards(NumberedBatches):
                 self._told.add(told)
                 log.warning("%s (%d stand-ins so far)", told, self.stand_ins)
         return batch
+
+    def captions(self) -> Iterator[str]:
+        """Every caption that a batch may hold; after `setup`."""
+        clips = {item.clip: None for batches in self._sources() for item in batches.items()}
+        return captions_of((clip.description["captions"] for clip in clips), self.caption)
+
+    def read_texts(self, reader: Callable[[Sequence[str]], Any]) -> None:
+        """Let whoever makes batches read text states too: what this makes of their captions is their `text`."""
+        for batches in self._sources():
+            batches.reader.texts = reader
+
+    def _sources(self) -> list[Any]:
+        return [batches for batches in (self._train, self._validation) if batches is not None]
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were trained on, where the curriculum stands, and what its batches are made of."""

@@ -15,6 +15,7 @@ from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
 from hy_data.batch_plan import BatchPlan
+from hy_data.captions import variants_of
 from hy_data.curriculum import Curriculum
 from hy_data.errors import DataError, Unreachable
 from hy_data.items import Item
@@ -60,7 +61,8 @@ class Reader:
     def __init__(self, latents: Latents | None, caption: Callable[[Mapping[str, Any], int], str]) -> None:
         self.latents = latents
         self.caption = caption
-        self.variants: int | None = getattr(caption, "variants", None)
+        self.variants = variants_of(caption)
+        self.texts: Callable[[Sequence[str]], Any] | None = None
         self.broken: dict[Item, str] = {}
         self.unreached = 0
 
@@ -87,13 +89,15 @@ class Reader:
         raise DataError(faults[0] if faults else f"there is nothing to make batch {number} of")
 
     def _batch(self, choice: Choice, number: int) -> PretrainBatch:
-        variant = choice.epoch % self.variants if self.variants else choice.epoch
+        variant = choice.epoch % self.variants
         items, values, captions, faults = zip(
             *(self._readable(item, choice.pool, variant) for item in choice.items), strict=True
         )
         shared = {"captions": list(captions), "keys": [item.key for item in items], "number": number}
         if any(faults):
             shared["stand_ins"] = [fault for fault in faults if fault]
+        if self.texts is not None:
+            shared["text"] = self.texts(captions)
         if self.latents is None:
             return PretrainBatch(video_BCTHW=to_video(values), **shared)
         return PretrainBatch(latent_BCTHW=torch.stack(values), **shared)
@@ -155,6 +159,10 @@ class PlannedBatches(Dataset[PretrainBatch]):
     def __init__(self, plans: Sequence[BatchPlan], reader: Reader) -> None:
         self.plans = plans
         self.reader = reader
+
+    def items(self) -> Iterator[Item]:
+        """All that there are batches of."""
+        return itertools.chain.from_iterable(plan.items() for plan in self.plans)
 
     def __getitem__(self, place: Place) -> PretrainBatch:
         plan = self.plans[place.stage]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NotRequired, TypedDict
 
 import torch
+from hy_plugins import TextTokens
 from torch import Tensor
 
 from hy_flow.noise import counter_noise, counter_uniform
@@ -16,13 +17,15 @@ from hy_flow.noise import counter_noise, counter_uniform
 class TrainingBatch(TypedDict):
     """Latents, times the autoencoder's scaling factor, or pixels in [-1, 1]; and a caption for each.
 
-    `number` is the batch's over all processes and epochs of a run, and `keys` say what its samples are. A batch without
-    a number has that of its place: batches so far times processes, plus the rank.
+    `text` is what the module's encoder makes of the captions, where who loads a batch has looked that up, see
+    `texts.StoredTexts`. `number` is the batch's over all processes and epochs of a run, and `keys` say what its samples
+    are. A batch without a number has that of its place: batches so far times processes, plus the rank.
     """
 
     captions: Sequence[str]
     latent_BCTHW: NotRequired[Tensor]
     video_BCTHW: NotRequired[Tensor]
+    text: NotRequired[TextTokens]
     number: NotRequired[int]
     keys: NotRequired[Sequence[str]]
 

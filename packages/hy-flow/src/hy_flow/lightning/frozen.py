@@ -35,3 +35,8 @@ class Frozen:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
+
+
+def unwrapped(part: Any) -> Any:
+    """Return the model that something stands for, or is."""
+    return part.model if isinstance(part, Frozen) else part

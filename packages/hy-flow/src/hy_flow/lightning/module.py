@@ -18,8 +18,9 @@ from torch.optim import AdamW, Optimizer
 from hy_flow.errors import FlowError
 from hy_flow.guidance import guided
 from hy_flow.lightning.batch import Draws, TrainingBatch
-from hy_flow.lightning.frozen import Frozen
+from hy_flow.lightning.frozen import Frozen, unwrapped
 from hy_flow.lightning.schedule import Decay, curriculum_of, rate
+from hy_flow.lightning.texts import prepare_texts, replaced
 from hy_flow.loss_bins import LossBins
 from hy_flow.noise_levels import LogitNormal, NoiseLevels, token_shift
 from hy_flow.path import FlowMatchingPath, TrainingPath
@@ -40,11 +41,14 @@ class FlowMatching(LightningModule):
     Batches are `TrainingBatch`es. A curriculum of the data module (`curriculum`, see `schedule.Curriculum`) may set a
     stage's learning rate and shift; every stage has its own warm-up. Averaged weights, gradient clipping and
     accumulation, number formats and checkpoints are the trainer's: see `EMA`, `SkipNonFinite` and `Throughput` beside
-    this, and the trainer's `gradient_clip_val`, `accumulate_grad_batches` and `precision`.
+    this, and the trainer's `gradient_clip_val`, `accumulate_grad_batches` and `precision`. The gradients of a step are
+    let go at the end of its batch: neither a validation nor the next forward pass holds them.
 
     Args:
         backbone: an nn.Module; takes the time-step 0..1000.
-        text_encoder: an nn.Module, if it has weights.
+        text_encoder: an nn.Module, if it has weights. Of one that looks states up (`texts.StoredTexts`) all that the
+            training will ask for is looked for before it begins, and a data module that can (`texts.Captioned`) puts
+            states into its batches.
         autoencoder: makes latents of batches of pixels; frozen. Latents are drawn from its posterior. Its weights are
             not in checkpoints. None: batches hold latents.
         path: from data to noise; None: `FlowMatchingPath()`.
@@ -111,15 +115,18 @@ class FlowMatching(LightningModule):
         self.seed = seed
         self.loss_bins = LossBins(sigma_bins)
         self.samples_seen = self.tokens_seen = 0
+        self._null_text: TextTokens | None = None
+        self._stepped = 0
 
     def models(self) -> dict[str, nn.Module]:
         """Return what a published checkpoint holds, by folder name."""
-        encoder = self.text_encoder.model if isinstance(self.text_encoder, Frozen) else self.text_encoder
-        parts = {"dit": self.backbone, "text_encoder": encoder}
+        parts = {"dit": self.backbone, "text_encoder": unwrapped(self.text_encoder)}
         return {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
 
     def setup(self, stage: str) -> None:
-        """Move what is frozen to the device that the trainer moves the rest to."""
+        """Move what is frozen to the device that the trainer moves the rest to; ask for the text states."""
+        if stage == "fit":
+            prepare_texts(self.trainer, unwrapped(self.text_encoder))
         for part in (self.text_encoder, self.autoencoder):
             if isinstance(part, Frozen):
                 part.move(self.trainer.strategy.root_device)
@@ -133,6 +140,7 @@ class FlowMatching(LightningModule):
         """Ask how long the training is: the trainer knows once it has the data."""
         steps = self.trainer.estimated_stepping_batches if self.decay == "cosine" else -1
         self.steps = steps if steps > 0 else float("inf")  # a loader without a length leaves Lightning's -1 for "any"
+        self._stepped = self.global_step
 
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
         """Set the learning rate of the step at hand."""
@@ -145,16 +153,21 @@ class FlowMatching(LightningModule):
         """Return the weighted squared error of the velocity; logs it, and by noise level without weights."""
         draws = self._draws(batch, "train", self.trainer.fit_loop.total_batch_idx)
         latent_BCTHW = self._latents(batch, draws)
-        dropped = draws.happens("dropped caption", self.caption_dropout)
-        captions = ["" if drop else caption for drop, caption in zip(dropped, batch["captions"], strict=True)]
+        text = self._text(batch, draws.happens("dropped caption", self.caption_dropout))
         sigma_B = self._noise_levels(draws.uniform("sigma"), latent_BCTHW)
-        loss_B = self._losses(latent_BCTHW, captions, sigma_B, draws)
+        loss_B = self._losses(latent_BCTHW, text, sigma_B, draws)
         self.loss_bins.add(sigma_B, loss_B)
         loss = (loss_weight(self.weighting, *self.path.scales(sigma_B)) * loss_B).mean()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(captions))
-        self.samples_seen += len(captions)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(loss_B))
+        self.samples_seen += len(loss_B)
         self.tokens_seen += self._tokens(latent_BCTHW)
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: TrainingBatch, batch_idx: int) -> None:
+        """Let the gradients of a step go: Lightning would keep them until the next backward pass."""
+        if self.global_step != self._stepped:
+            self._stepped = self.global_step
+            self.zero_grad()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the learning rate, the stage and the loss by noise level, of all samples since the last time."""
@@ -178,7 +191,7 @@ class FlowMatching(LightningModule):
         latent_BCTHW = self._latents(batch, draws)
         row_B = torch.arange(draws.batch, device=self.device, dtype=torch.float32)
         sigma_B = (row_B + (draws.number + 0.5) * GOLDEN % 1) / draws.batch
-        loss = self._losses(latent_BCTHW, batch["captions"], sigma_B, draws).mean()
+        loss = self._losses(latent_BCTHW, self._text(batch), sigma_B, draws).mean()
         self.log("val/loss", loss, prog_bar=True, batch_size=draws.batch, sync_dist=True)
         return loss
 
@@ -218,12 +231,24 @@ class FlowMatching(LightningModule):
             for part in training:
                 part.training = True
 
-    def _losses(self, latent_BCTHW: Tensor, captions: Sequence[str], sigma_B: Tensor, draws: Draws) -> Tensor:
+    def _losses(self, latent_BCTHW: Tensor, text: TextTokens, sigma_B: Tensor, draws: Draws) -> Tensor:
         """Return each sample's mean squared error, B."""
         noise_BCTHW = draws.noise("noise", latent_BCTHW)
         noisy_BCTHW, target_BCTHW = self.path.sample(latent_BCTHW, noise_BCTHW, sigma_B)
-        answer_BCTHW = self.backbone(noisy_BCTHW, self.path.timestep(sigma_B), self._encode(captions))
+        answer_BCTHW = self.backbone(noisy_BCTHW, self.path.timestep(sigma_B), text)
         return (answer_BCTHW.float() - target_BCTHW).square().mean(dim=(1, 2, 3, 4))
+
+    def _text(self, batch: TrainingBatch, dropped: Sequence[bool] = ()) -> TextTokens:
+        """Return the states of a batch's captions, and the empty one's where a caption is dropped."""
+        if "text" not in batch:
+            drops = dropped or [False] * len(batch["captions"])
+            return self._encode(["" if drop else text for drop, text in zip(drops, batch["captions"], strict=True)])
+        text = batch["text"].to(device=self.device)
+        if not any(dropped):
+            return text
+        if self._null_text is None:
+            self._null_text = self._encode([""])
+        return replaced(text, self._null_text, dropped)
 
     def _encode(self, captions: Sequence[str]) -> TextTokens:
         """Encode on the module's device: one that reads a cache gives states where it pleases."""
