@@ -5,11 +5,11 @@ import torch
 
 pytest.importorskip("lightning")
 
-from hy_vae3d import VAE3DConfig  # noqa: E402
-from hy_vae3d.lightning import VAETraining  # noqa: E402
-from hy_vae3d.lightning.validation import psnr, side_by_side, ssim  # noqa: E402
-from hy_vae3d.tiling import Tiling  # noqa: E402
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger  # noqa: E402
+from hy_vae3d import VAE3DConfig
+from hy_vae3d.lightning import VAETraining
+from hy_vae3d.lightning.validation import psnr, side_by_side, ssim
+from hy_vae3d.tiling import Tiling
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 SMALL = VAE3DConfig(latent_channels=4, channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=4, scaling_factor=1.0)
 
