@@ -14,9 +14,10 @@ from hy_data import write_video
 from hy_data.lightning import to_video
 from hy_vae3d import VAE3D, VAE3DConfig, load_vae
 from hy_weights import write_model
-from hyvideo_demo import footage, latents, report, training
+from hyvideo_demo import footage, report, training
 from hyvideo_demo.demo import Demo
 from hyvideo_demo.layout import DemoError, Layout, Options
+from hyvideo_demo.shots import Shot, rebuild, standardize
 
 SMALL = VAE3DConfig(latent_channels=4, channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=4, scaling_factor=1.0)
 OPTIONS = Options(video="", captions="", frames=9, vae_steps=3, dit_steps=5, seed=7)
@@ -48,24 +49,30 @@ def demo(tmp_path):
 @pytest.fixture
 def shots():
     frames_THWC = np.zeros((9, 32, 48, 3), np.uint8)
-    return [latents.Shot(f"shot {n}", 25.0, n, frames_THWC[:n], frames_THWC[:n]) for n in (5, 9)]
+    return [Shot(f"shot {n}", 25.0, n, frames_THWC[:n], frames_THWC[:n]) for n in (5, 9)]
 
 
 @pytest.fixture
-def clips(tmp_path):
-    """One clip of 14 frames without motion, and the bucket of 5 frames."""
+def windows(tmp_path):
+    """The first window, of 5 frames, of a clip of 14 without motion."""
     rng = np.random.default_rng(0)
     picture_HWC = rng.integers(0, 255, (6, 8, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
     write_video(tmp_path / "in.mp4", np.stack([picture_HWC] * 14), 25)
     footage.cut(replace(OPTIONS, video=str(tmp_path / "in.mp4")), tmp_path / "shards", lambda entry: None)
-    return footage.clips_and_buckets(tmp_path / "shards", 5)
+    return footage.shots_and_buckets(tmp_path / "shards", 5)[0]
+
+
+BUCKETS = [[5, 64, 96], [9, 64, 96]]
 
 
 def test_the_recipes_hold_what_was_asked_for_and_the_folders_whatever_they_are_called(demo, shots, monkeypatch):
     monkeypatch.setattr(training, "losses", lambda *_: ([0], [1.0]))
-    demo._adapt(footage.buckets_for([1.5], frames=[5, 9], pixels=footage.PIXELS))
-    demo._train(shots)
-    recipes = [yaml.safe_load((demo.layout.run(name) / "recipe.yaml").read_text()) for name in ("vae", "dit")]
+    demo._adapt(BUCKETS)
+    demo._encode(shots, BUCKETS)
+    demo._train()
+    asked = [["pretrain", "fit", "vae"], ["encode", "dit"], ["pretrain", "fit", "dit"]]
+    assert demo.plugins.calls == [[*call[:-1], "--config", str(demo.layout.recipe(call[-1]))] for call in asked]
+    recipes = [yaml.safe_load(demo.layout.recipe(name).read_text()) for name in ("vae", "dit")]
     vae, dit = recipes
     for recipe, steps in ((vae, 3), (dit, 5)):
         data = recipe["data"]["init_args"]
@@ -75,13 +82,23 @@ def test_the_recipes_hold_what_was_asked_for_and_the_folders_whatever_they_are_c
             one for one in recipe["trainer"]["callbacks"] if one["class_path"].endswith((".EMA", "EMAWeightAveraging"))
         ]
         assert mean["init_args"]["decay"] > 0.9
-    assert vae["data"]["init_args"]["folder"] == str(demo.layout.shards)
+    assert vae["data"]["init_args"]["folder"] == dit["data"]["init_args"]["shards"] == str(demo.layout.shards)
+    assert vae["data"]["init_args"]["buckets"] == dit["data"]["init_args"]["stages"][0]["buckets"] == BUCKETS
+    latents = {"store": str(demo.layout.latents), "autoencoder": str(demo.layout.vae)}
+    assert dit["data"]["init_args"]["latents"]["init_args"] == latents
     assert vae["model"]["init_args"]["weights"].endswith("weights/vae")
     assert vae["model"]["init_args"]["final_lr"] < 1
     publish = dit["trainer"]["callbacks"][-1]["init_args"]
     assert publish["folder"] == str(demo.layout.checkpoint)
     assert publish["include"] == {"vae": str(demo.layout.vae)}
     assert publish["sampling"]["frames"] == 9
+
+
+def test_clips_that_could_not_be_compressed_end_it(demo, shots):
+    demo.plugins = Commands(code=1)
+    with pytest.raises(DemoError, match="could not be compressed"):
+        demo._encode(shots, BUCKETS)
+    assert [call[0] for call in demo.plugins.calls] == ["encode"]
 
 
 def test_each_shot_is_sampled_at_its_length_and_the_first_as_an_image(demo, shots):
@@ -105,17 +122,20 @@ def test_only_a_resumed_training_with_a_checkpoint_goes_on(tmp_path, resume, sav
     layout.run("vae").mkdir(parents=True)
     if saved:
         (layout.run("vae") / "step-00000100").mkdir()
-    values = {"weights": "w", "buckets": [[5, 32, 32]], "steps": 1, "seed": 0}
-    training.fit(commands, layout, "vae", values, resume=resume)
+    training.fit(commands, layout, "vae", resume=resume)
     assert ("--resume" in commands.calls[0]) is goes_on
 
 
-@pytest.mark.parametrize(("stage", "place"), [("_adapt", "vae"), ("_train", "checkpoint")])
-def test_a_trained_stage_is_passed_over_on_resume(demo, stage, place):
+def test_trained_stages_are_passed_over_on_resume(demo, shots, monkeypatch):
+    monkeypatch.setattr("hyvideo_demo.demo.rebuild", lambda *_: shots)
+    monkeypatch.setattr("hyvideo_demo.demo.load_vae", lambda _: None)
     demo.resume = True
-    (demo.layout.root / place).mkdir()
-    (demo.layout.root / place / "manifest.json").touch()
-    getattr(demo, stage)([])
+    for place in (demo.layout.vae, demo.layout.checkpoint):
+        place.mkdir()
+        (place / "manifest.json").touch()
+    demo._adapt(BUCKETS)
+    assert demo._compress([], BUCKETS) == shots
+    demo._train()
     assert demo.plugins.calls == []
 
 
@@ -157,33 +177,36 @@ def test_a_training_without_losses_is_said(tmp_path):
         training.losses(Layout(tmp_path), "dit", "train/loss")
 
 
-def test_a_clip_has_a_window_every_four_frames(clips):
-    (clip,), buckets = clips
-    assert [len(window_THWC) for window_THWC in latents.windows(clip, buckets)] == [5, 5, 5]
-
-
-def test_the_published_autoencoder_has_latents_of_mean_0_and_deviation_1(tmp_path, clips):
+def test_the_published_autoencoder_has_latents_of_mean_0_and_deviation_1(tmp_path, windows):
     torch.manual_seed(0)
     write_model(tmp_path / "raw", VAE3D(SMALL).state_dict(), asdict(SMALL))
-    latents.standardize(tmp_path / "raw", tmp_path / "vae", *clips)
-    (clip,), buckets = clips
+    advanced = []
+    standardize(tmp_path / "raw", tmp_path / "vae", windows, lambda: advanced.append(1))
+    assert len(advanced) == len(windows) == 1
     with torch.no_grad():
-        latent_BCTHW = load_vae(tmp_path / "vae").encode(to_video([latents.windows(clip, buckets)[0]])).mode()
+        latent_BCTHW = load_vae(tmp_path / "vae").encode(to_video([windows[0].frames()])).mode()
     latent_CN = latent_BCTHW.movedim(1, 0).flatten(1)
     torch.testing.assert_close(latent_CN.mean(1), torch.zeros(4), rtol=0, atol=1e-3)
     torch.testing.assert_close(latent_CN.std(1), torch.ones(4), rtol=0, atol=1e-3)
 
 
+def test_a_shot_is_its_first_window_and_what_the_autoencoder_makes_of_it(windows):
+    torch.manual_seed(0)
+    vae = VAE3D(SMALL).eval()
+    (shot,) = rebuild(vae, windows, lambda: None)
+    np.testing.assert_array_equal(shot.real_THWC, windows[0].frames())
+    with torch.no_grad():
+        rebuilt_BCTHW = vae.decode(vae.encode(to_video([shot.real_THWC])).mode())
+    pixels_THWC = (rebuilt_BCTHW[0].permute(1, 2, 3, 0).numpy().clip(-1, 1) + 1) * 127.5
+    assert np.abs(shot.rebuilt_THWC - pixels_THWC).max() <= 0.51
+    assert (shot.fps, shot.frames, windows[0].start) == (25.0, 5, 0)
+    assert shot.caption.startswith("shot 1")
+
+
 def test_the_numbers_of_the_report():
     frames_THWC = np.zeros((5, 8, 8, 3), np.uint8)
-    assert latents.Shot("x", 25.0, 5, frames_THWC, frames_THWC + 51).psnr == pytest.approx(20 * np.log10(5))
+    assert Shot("x", 25.0, 5, frames_THWC, frames_THWC + 51).psnr == pytest.approx(20 * np.log10(5))
     assert report.final_loss([9.0] * 18 + [1.0, 3.0]) == 2.0
-
-
-def test_the_first_twelve_shots_are_used(tmp_path, monkeypatch):
-    clip = SimpleNamespace(description={"width": 4, "height": 3})
-    monkeypatch.setattr(footage, "index_shards", lambda folder: [clip] * 20)
-    assert len(footage.clips_and_buckets(tmp_path, 5)[0]) == 12
 
 
 def test_the_sheet_shows_real_rebuilt_and_sampled(tmp_path, monkeypatch, shots):

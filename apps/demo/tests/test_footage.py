@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from hy_data import write_video
-from hyvideo_demo.footage import STREET_CAPTIONS, choose_captioner, clips_and_buckets, cut
+from hyvideo_demo import footage as stage
+from hyvideo_demo.footage import STREET_CAPTIONS, choose_captioner, cut, shots_and_buckets
 from hyvideo_demo.layout import DemoError, Options
 
 
@@ -28,16 +29,17 @@ def footage(tmp_path):
 def test_one_clip_per_shot_with_a_measured_caption(tmp_path, footage):
     ledger = cut(options(video=footage), tmp_path / "shards", lambda entry: None)
     assert [(entry.start, entry.stop, entry.accepted) for entry in ledger] == [(0, 12, True)]
-    clips, buckets = clips_and_buckets(tmp_path / "shards", 9)
-    assert clips[0].description["captions"]["short"].startswith("shot 1")
+    (shot,), buckets = shots_and_buckets(tmp_path / "shards", 9)
+    assert (shot.start, shot.stop) == (1, 10)
+    assert shot.clip.description["captions"]["short"].startswith("shot 1")
     assert {bucket.frames for bucket in buckets} == {5, 9}
 
 
 def test_captions_come_from_the_file_that_is_named(tmp_path, footage):
     (tmp_path / "captions.txt").write_text("a red square moves right\n")
     cut(options(video=footage, captions=str(tmp_path / "captions.txt")), tmp_path / "shards", lambda entry: None)
-    clips, _ = clips_and_buckets(tmp_path / "shards", 9)
-    assert clips[0].description["captions"]["short"] == "a red square moves right"
+    (shot,), _ = shots_and_buckets(tmp_path / "shards", 9)
+    assert shot.clip.description["captions"]["short"] == "a red square moves right"
 
 
 def test_captions_of_a_windows_editor_are_read_without_its_mark(tmp_path):
@@ -48,17 +50,26 @@ def test_captions_of_a_windows_editor_are_read_without_its_mark(tmp_path):
     )
 
 
-def test_too_few_captions_are_refused(tmp_path):
+@pytest.fixture
+def one_line_for_two_shots(tmp_path):
     rng = np.random.default_rng(0)
     halves = [np.repeat(rng.integers(low, low + 60, (1, 48, 64, 3)), 16, axis=0) for low in (10, 180)]
     write_video(tmp_path / "in.mp4", np.concatenate(halves).astype(np.uint8), 25)
     (tmp_path / "captions.txt").write_text("a dark shot\n")
+    return options(video=str(tmp_path / "in.mp4"), captions=str(tmp_path / "captions.txt"))
+
+
+def test_too_few_captions_are_refused(tmp_path, one_line_for_two_shots):
     with pytest.raises(DemoError, match="has captions for 1 of 2 shots; give one line per shot"):
-        cut(
-            options(video=str(tmp_path / "in.mp4"), captions=str(tmp_path / "captions.txt")),
-            tmp_path / "shards",
-            lambda entry: None,
-        )
+        cut(one_line_for_two_shots, tmp_path / "shards", lambda entry: None)
+
+
+def test_after_the_most_shots_nothing_more_is_cut(tmp_path, one_line_for_two_shots, monkeypatch):
+    assert stage.MOST_SHOTS == 12
+    monkeypatch.setattr(stage, "MOST_SHOTS", 1)
+    cut(one_line_for_two_shots, tmp_path / "shards", lambda entry: None)
+    (shot,), _ = shots_and_buckets(tmp_path / "shards", 5)
+    assert shot.clip.description["captions"]["short"] == "a dark shot"
 
 
 @pytest.mark.parametrize("text", ["", "one\n\nthree\n"])

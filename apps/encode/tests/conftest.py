@@ -3,9 +3,12 @@
 Shapes: T frames, H height, W width, C channels.
 """
 
+import errno
 import io
 import json
+import os
 import tarfile
+from contextlib import contextmanager
 from dataclasses import asdict
 from fractions import Fraction
 
@@ -83,6 +86,29 @@ def folder(tmp_path, monkeypatch, encoder):
 @pytest.fixture
 def shard():
     return write_shard
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Makes a context in which the disk takes so many entries, and then is full."""
+    original = os.replace
+
+    @contextmanager
+    def after(entries):
+        written = []
+
+        def replace(source, target):
+            if str(target).endswith(".safetensors"):
+                written.append(target)
+                if len(written) > entries:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            original(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", replace)
+            yield
+
+    return after
 
 
 class InlinePool:

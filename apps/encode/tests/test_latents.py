@@ -3,7 +3,6 @@
 Shapes: B batch, C channels, T H W frames, height, width.
 """
 
-import errno
 import os
 import re
 from pathlib import Path
@@ -11,12 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from hy_data import Bucket
-from hy_data.index import index_shards
-from hy_data.items import Item, items_for
+from hy_data.errors import DataError
+from hy_data.index import StoredClip, index_shards
+from hy_data.items import items_for
 from hy_data.lightning import to_video
 from hy_data.lightning.latent_cache import LatentCache
 from hy_vae3d import VAE3D, Tiling
 from hy_weights import CheckpointError, TensorStore
+from hyvideo_encode import latents
 from hyvideo_encode.cli import main
 from hyvideo_encode.errors import EncodeError
 
@@ -107,38 +108,99 @@ def test_captions_and_clips_in_one_command(capsys):
     assert len(entries()) == 5
 
 
-def test_a_clip_that_cannot_be_encoded_costs_the_others_nothing(monkeypatch, capsys):
-    original = Item.frames
+@pytest.fixture
+def encoded(monkeypatch):
+    """The shape of each batch that the autoencoder is given; `encoded.faulty` says which one fails."""
+    original = VAE3D.encode
 
-    def frames(self):
-        if self.start == 4:
-            raise RuntimeError("cosmic rays")
-        return original(self)
+    class Seen(list):
+        faulty = None
 
-    monkeypatch.setattr(Item, "frames", frames)
-    assert main([*COMMAND, "1x32x48", "5x32x48"]) == 1
-    bad = [item for item in (*wanted(Bucket(1, 32, 48)), *wanted(Bucket(5, 32, 48))) if item.start == 4]
-    told = capsys.readouterr()
-    for item in bad:
-        size = f"{item.bucket.height}x{item.bucket.width}"
-        assert f"failed: {item.key} at {size}: RuntimeError: cosmic rays" in told.err
-    assert f"{len(bad)} failed" in told.out
-    all_items = (*wanted(Bucket(1, 32, 48)), *wanted(Bucket(5, 32, 48)))
-    assert len(entries()) == len(all_items) - len(bad)
-
-
-def test_nothing_is_encoded_twice_because_its_neighbour_failed(monkeypatch, pool):
-    original, encoded = VAE3D.encode, []
+    seen = Seen()
 
     def encode(self, video_BCTHW, **options):
-        encoded.append(video_BCTHW.shape)
-        if len(encoded) == 2:
+        seen.append((len(video_BCTHW), *video_BCTHW.shape[2:]))
+        if len(seen) - 1 == seen.faulty:
             raise RuntimeError("out of luck")
         return original(self, video_BCTHW, **options)
 
     monkeypatch.setattr(VAE3D, "encode", encode)
-    assert main([*COMMAND, "1x32x48", "1x48x32", "5x32x48"]) == 0
-    assert len(encoded) == len(entries()) + 1
+    return seen
+
+
+def test_a_clip_that_cannot_be_read_costs_the_others_nothing(monkeypatch, capsys):
+    original = StoredClip.read
+
+    def read(self, start=0, stop=None):
+        if self.frames == 5:
+            raise DataError("cosmic rays")
+        return original(self, start, stop)
+
+    monkeypatch.setattr(StoredClip, "read", read)
+    assert main([*COMMAND, "1x32x48", "5x32x48"]) == 1
+    items = [*wanted(Bucket(1, 32, 48)), *wanted(Bucket(5, 32, 48))]
+    bad = [item for item in items if item.clip.frames == 5]
+    told = capsys.readouterr()
+    assert len(bad) == 2
+    for item in bad:
+        size = f"{item.bucket.height}x{item.bucket.width}"
+        assert f"failed: {item.key} at {size}: DataError: cosmic rays" in told.err
+    assert "2 failed" in told.out
+    assert len(entries()) == len(items) - len(bad)
+
+
+def test_a_clip_is_decoded_once_for_all_windows_within_its_longest(monkeypatch):
+    original, reads = StoredClip.read, []
+
+    def read(self, start=0, stop=None):
+        reads.append((self.key, start, stop))
+        return original(self, start, stop)
+
+    monkeypatch.setattr(StoredClip, "read", read)
+    assert main([*COMMAND, "1x32x48", "5x32x48"]) == 0
+    assert len(entries()) == 5
+    assert sorted(reads) == [("0", 2, 7), ("1", 0, 5), ("2", 1, 2)]
+
+
+def test_clips_of_one_size_are_encoded_together_and_as_they_would_be_alone(vae, encoded, monkeypatch):
+    kept, original = {}, LatentCache.put
+
+    def put(self, item, latent_CTHW):
+        kept[item.key] = latent_CTHW.clone()
+        return original(self, item, latent_CTHW)
+
+    monkeypatch.setattr(LatentCache, "put", put)
+    assert main([*COMMAND, "1x32x48", "5x32x48"]) == 0
+    assert encoded == [(2, 5, 32, 48), (3, 1, 32, 48)]
+    items = (*wanted(Bucket(1, 32, 48)), *wanted(Bucket(5, 32, 48)))
+    assert len(items) == len(kept)
+    for item in items:
+        with torch.inference_mode():
+            alone_BCTHW = vae.encode(to_video([item.frames()])).mode() * vae.scaling_factor
+        # On one thread they are equal to the bit; on several, torch may add up batches in another order.
+        assert torch.allclose(kept[item.key], alone_BCTHW[0], rtol=0, atol=1e-5)
+        if torch.get_num_threads() == 1:
+            assert torch.equal(kept[item.key], alone_BCTHW[0])
+
+
+def test_batches_have_the_size_that_is_asked_for(encoded, pool):
+    assert main([*COMMAND, "1x32x48", "5x32x48", "--batch-size", "2"]) == 0
+    assert encoded == [(2, 5, 32, 48), (2, 1, 32, 48), (1, 1, 32, 48)]
+    assert [{item.clip.key for item in batch} for batch in pool.last.batches] == [{"0", "1"}, {"2"}]
+
+
+def test_large_clips_are_encoded_one_at_a_time_and_small_ones_with_them(encoded, pool, monkeypatch):
+    monkeypatch.setattr(latents, "_PIXELS", 4 * 32 * 48)
+    assert main([*COMMAND, "1x32x48", "5x32x48"]) == 0
+    assert sorted(encoded) == [(1, 1, 32, 48)] * 3 + [(1, 5, 32, 48)] * 2
+    assert [{item.clip.key for item in batch} for batch in pool.last.batches] == [{"0"}, {"1"}, {"2"}]
+
+
+def test_nothing_is_encoded_twice_because_its_neighbour_failed(encoded):
+    encoded.faulty = 1
+    assert main([*COMMAND, "1x32x48", "5x32x48"]) == 0
+    assert encoded == [(2, 5, 32, 48), (3, 1, 32, 48), (2, 1, 32, 48), (1, 1, 32, 48)]
+    assert len(entries()) == 5
 
 
 def test_damaged_shards_and_clips_are_told_and_the_rest_goes_on(footage, capsys):
@@ -177,20 +239,9 @@ def test_numbers_that_are_not_finite_are_not_kept(monkeypatch, capsys):
     assert entries() == []
 
 
-def test_a_full_disk_ends_the_run_and_keeps_what_is_there(monkeypatch, capsys):
-    original, written = os.replace, []
-
-    def replace(source, target):
-        if str(target).endswith(".safetensors"):
-            written.append(target)
-            if len(written) > 1:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        original(source, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", replace)
-        with pytest.raises(EncodeError, match=r"what is encoded can't be stored: .*No space left"):
-            main(BOTH)
+def test_a_full_disk_ends_the_run_and_keeps_what_is_there(full_disk):
+    with full_disk(1), pytest.raises(EncodeError, match=r"what is encoded can't be stored: .*No space left"):
+        main(BOTH)
     assert len(entries()) == 1
     assert main(BOTH) == 0
     store = TensorStore("states")

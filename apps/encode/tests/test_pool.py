@@ -46,6 +46,7 @@ def test_workers_take_the_devices_in_turn(monkeypatch, tmp_path):
         max_size=None,
         devices=["cuda:0", "cuda:1"],
         threads=3,
+        batch_size=1,
     )
     started = multiprocessing.get_context("spawn").Value("i", 0)
     for _ in range(3):

@@ -1,6 +1,5 @@
 """The command's logic, on a worker without a process."""
 
-import errno
 import os
 from pathlib import Path
 
@@ -126,21 +125,10 @@ def test_warnings_of_the_encoder_are_told_once(capsys):
     assert capsys.readouterr().err.count("note: a prompt has 32 tokens; only the first 16 are read") == 1
 
 
-def test_a_full_disk_ends_the_run_and_keeps_what_is_there(monkeypatch, capsys):
-    original, written = os.replace, []
-
-    def replace(source, target):
-        if str(target).endswith(".safetensors"):
-            written.append(target)
-            if len(written) > 2:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        original(source, target)
-
+def test_a_full_disk_ends_the_run_and_keeps_what_is_there(full_disk, capsys):
     message = r"what is encoded can't be stored: .*states: not stored: .*No space left"
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", replace)
-        with pytest.raises(EncodeError, match=message):
-            main([*COMMAND, "--batch-size", "1"])
+    with full_disk(2), pytest.raises(EncodeError, match=message):
+        main([*COMMAND, "--batch-size", "1"])
     assert len(entries()) == 2
     assert "2 encoded" in capsys.readouterr().out
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hy_data.buckets import Bucket, fit
 from hy_data.index import StoredClip, index_shards
-from hy_data.items import Item, items_for
+from hy_data.items import Item, items_for, read_items
 from hy_data.shards import ClipSample, ShardWriter
 
 LONG, SHORT, WIDE = Bucket(17, 32, 32), Bucket(5, 32, 32), Bucket(5, 32, 64)
@@ -97,3 +97,30 @@ def test_an_item_is_its_frames_and_its_identity_says_which(tmp_path, numbered):
     }
     assert first.identity != second.identity
     assert Item(clip, WIDE, 7).identity != second.identity
+
+
+def test_what_lies_within_other_frames_is_not_decoded_again(tmp_path, numbered, monkeypatch):
+    with ShardWriter(tmp_path) as writer:
+        for key in "ab":
+            clip = ClipSample(key=key, frames_THWC=numbered(12, 40, 64), fps=Fraction(25), captions={"short": key})
+            writer.write(clip)
+    clips = index_shards(tmp_path)
+    items = [
+        item
+        for buckets in ([Bucket(1, 32, 32)], [Bucket(1, 32, 48)], [SHORT], [Bucket(9, 32, 64)])
+        for item in items_for(clips, buckets)[0]
+    ]
+    reads, read = [], StoredClip.read
+
+    def watch(self, start=0, stop=None):
+        reads.append((self.key, start, stop))
+        return read(self, start, stop)
+
+    monkeypatch.setattr(StoredClip, "read", watch)
+    found = list(read_items(items))
+    # Frames 1 to 10 hold the images, but neither of the windows 0 to 5 and 7 to 12.
+    assert sorted(reads) == [(key, start, stop) for key in "ab" for start, stop in ((0, 5), (1, 10), (7, 12))]
+    assert {id(item) for item, _ in found} == {id(item) for item in items}
+    assert len(found) == len(items) == 10
+    for item, frames_THWC in found:
+        np.testing.assert_array_equal(frames_THWC, item.frames())

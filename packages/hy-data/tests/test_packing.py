@@ -42,6 +42,13 @@ def test_long_shots_are_cut_evenly_and_short_ones_refused(tmp_path, footage):
     assert np.abs(clip.frames_THWC.astype(int) - read_video(footage).frames_THWC[20:]).mean() < 3
 
 
+def test_after_so_many_clips_nothing_is_looked_at(tmp_path, footage):
+    packing = Packing(min_frames=21, max_clips=1)
+    ledger = pack_footage([footage] * 3, tmp_path / "out", captioner=MeasuredCaptioner(), packing=packing)
+    assert [entry.accepted for entry in ledger] == [False, True]
+    assert len(list(read_shards(tmp_path / "out"))) == 1
+
+
 @pytest.mark.parametrize(("short_side", "size"), [(30, (30, 40)), (100, (48, 64))])
 def test_clips_are_shrunk_but_never_enlarged(tmp_path, footage, short_side, size):
     packing = Packing(short_side=short_side)

@@ -50,21 +50,18 @@ class Watch(lightning.Callback):
         return [logged[name] for logged in self.logged if name in logged]
 
 
-def fit(module, steps, video, *callbacks, **settings):
-    torch.manual_seed(0)
-    watch = Watch()
-    trainer = lightning.Trainer(
-        max_steps=steps,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[*callbacks, watch],
-        **settings,
-    )
-    trainer.fit(module, torch.utils.data.DataLoader([{"video_BCTHW": video}] * steps, batch_size=None))
-    return watch
+@pytest.fixture
+def fit(trainer):
+    """Trains for some steps on one clip, and gives what was logged."""
+
+    def fit(module, steps, video, *callbacks, **settings):
+        torch.manual_seed(0)
+        watch = Watch()
+        batches = torch.utils.data.DataLoader([{"video_BCTHW": video}] * steps, batch_size=None)
+        trainer(max_steps=steps, callbacks=[*callbacks, watch], **settings).fit(module, batches)
+        return watch
+
+    return fit
 
 
 def lowered(values):
@@ -77,27 +74,27 @@ def only(small_folder, **settings):
     return VAETraining(weights=small_folder, optimizer=partial(AdamW, lr=2e-3), warmup_steps=1, **settings)
 
 
-def test_steps_lower_the_absolute_error(small_folder, video):
+def test_steps_lower_the_absolute_error(fit, small_folder, video):
     assert lowered(fit(only(small_folder, **PLAIN), 40, video)["l1"]) < 0.7
 
 
-def test_steps_lower_the_perceptual_distance(small_folder, video):
+def test_steps_lower_the_perceptual_distance(fit, small_folder, video):
     module = only(small_folder, lpips_weight=100.0, adversarial_weight=0.0, kl_weight=0.0)
     assert lowered(fit(module, 12, video)["lpips"]) < 0.9
 
 
-def test_steps_lower_the_divergence(small_folder, video):
+def test_steps_lower_the_divergence(fit, small_folder, video):
     assert lowered(fit(only(small_folder, kl_weight=10.0, **PLAIN), 12, video)["kl"]) < 0.95
 
 
-def test_steps_fool_a_discriminator_that_stands_still(small_folder, video):
+def test_steps_fool_a_discriminator_that_stands_still(fit, small_folder, video):
     settings = ADVERSARIAL | {"adversarial_weight": 10.0}
     watch = fit(only(small_folder, discriminator_optimizer=partial(SGD, lr=0.0), **settings), 12, video)
     assert watch["adversarial"][-1] < watch["adversarial"][0] - 0.05
     assert watch["discriminator"][-1] > watch["discriminator"][0]
 
 
-def test_steps_teach_the_discriminator(small_folder, video):
+def test_steps_teach_the_discriminator(fit, small_folder, video):
     module = VAETraining(
         weights=small_folder,
         optimizer=partial(SGD, lr=0.0),
@@ -108,7 +105,7 @@ def test_steps_teach_the_discriminator(small_folder, video):
     assert lowered(fit(module, 12, video)["discriminator"]) < 0.8
 
 
-def test_the_loss_is_the_weighted_sum_of_its_terms(small_folder, video):
+def test_the_loss_is_the_weighted_sum_of_its_terms(fit, small_folder, video):
     module = only(small_folder, adversarial_weight=0.05, discriminator_width=8, kl_weight=0.5)
     (logged,) = fit(module, 1, video).logged
     assert set(logged) == {"loss", "l1", "kl", "lpips", "adversarial", "discriminator"}
@@ -116,7 +113,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(small_folder, video):
     assert logged["loss"] == pytest.approx(whole, rel=1e-5)
 
 
-def test_the_adaptive_weight_is_part_of_the_sum(small_folder, video):
+def test_the_adaptive_weight_is_part_of_the_sum(fit, small_folder, video):
     (logged,) = fit(only(small_folder, adversarial_adaptive=True, **ADVERSARIAL), 1, video).logged
     added = logged["loss"] - logged["l1"] - 1e-6 * logged["kl"]
     assert added == pytest.approx(0.05 * logged["adaptive"] * logged["adversarial"], rel=1e-3, abs=1e-6)
@@ -133,7 +130,7 @@ class Counts(lightning.Callback):
         self.steps.append(trainer.global_step)
 
 
-def test_a_step_is_a_batch_and_the_adversary_waits_for_its_start(small_folder, video):
+def test_a_step_is_a_batch_and_the_adversary_waits_for_its_start(fit, small_folder, video):
     module = only(small_folder, adversarial_start=3, **ADVERSARIAL)
     before, counts = copy.deepcopy(module.discriminator), Counts()
     watch = fit(module, 5, video, counts)
@@ -145,7 +142,7 @@ def test_a_step_is_a_batch_and_the_adversary_waits_for_its_start(small_folder, v
 
 
 @pytest.mark.parametrize(("frozen", "moving"), [("optimizer", "discriminator"), ("discriminator_optimizer", "vae")])
-def test_neither_player_moves_the_other(small_folder, video, frozen, moving):
+def test_neither_player_moves_the_other(fit, small_folder, video, frozen, moving):
     settings = {"optimizer": partial(AdamW, lr=1e-2), "discriminator_optimizer": partial(AdamW, lr=1e-2)}
     module = VAETraining(
         weights=small_folder, warmup_steps=1, **ADVERSARIAL, **settings | {frozen: partial(SGD, lr=0.0)}
@@ -158,7 +155,7 @@ def test_neither_player_moves_the_other(small_folder, video, frozen, moving):
     assert moved == {moving}
 
 
-def test_the_generators_gradients_do_not_reach_the_discriminator(small_folder, video):
+def test_the_generators_gradients_do_not_reach_the_discriminator(fit, small_folder, video):
     module = only(small_folder, **ADVERSARIAL)
     seen = []
     module.on_before_zero_grad = lambda optimizer: None
@@ -176,7 +173,7 @@ def test_the_generators_gradients_do_not_reach_the_discriminator(small_folder, v
     assert seen == [[True, False], [False, True]]
 
 
-def test_gradients_are_clipped(small_folder, video):
+def test_gradients_are_clipped(fit, small_folder, video):
     before, after = ({name: v.clone() for name, v in VAE3D_of(small_folder).items()}, {})
     for clip in (0.0, 1e-3):
         module = VAETraining(
@@ -193,7 +190,7 @@ def VAE3D_of(folder):
     return VAETraining(weights=folder, **PLAIN).vae.state_dict()
 
 
-def test_averaged_weights_follow_the_batches_and_are_what_remains(small_folder, video):
+def test_averaged_weights_follow_the_batches_and_are_what_remains(fit, small_folder, video):
     steps = []
 
     class Average(EMAWeightAveraging):
@@ -218,13 +215,13 @@ def test_a_model_to_publish_has_no_discriminator(small_folder):
     assert only(small_folder, **PLAIN).discriminator is None
 
 
-def test_the_perceptual_network_is_in_no_checkpoint(small_folder, video):
+def test_the_perceptual_network_is_in_no_checkpoint(fit, small_folder, video):
     module = only(small_folder, lpips_weight=0.1, adversarial_weight=0.0)
     fit(module, 1, video)
     assert {name.partition(".")[0] for name in module.state_dict()} == {"vae"}
 
 
-def test_it_trains_in_bfloat16(small_folder, video):
+def test_it_trains_in_bfloat16(fit, small_folder, video):
     module = only(small_folder, discriminator_width=8, adversarial_adaptive=True)
     watch = fit(module, 12, video, precision="bf16-mixed")
     assert lowered(watch["l1"]) < 1
@@ -254,7 +251,7 @@ def test_numbers_that_make_no_sense_are_refused(settings, message):
         VAETraining(**settings)
 
 
-def test_the_learning_rates_warm_up_then_fall_to_their_final_share(small_folder):
+def test_the_learning_rates_warm_up_then_fall_to_their_final_share(fit, small_folder):
     module = VAETraining(weights=small_folder, warmup_steps=4, final_lr=0.1, adversarial_start=4, **ADVERSARIAL)
     fit(module, 8, torch.zeros(1, 3, 1, 16, 16))
     first, second = (config.scheduler for config in module.trainer.lr_scheduler_configs)
@@ -266,18 +263,10 @@ def test_the_learning_rates_warm_up_then_fall_to_their_final_share(small_folder)
     assert [optimizer.param_groups[0]["lr"] for optimizer in module.trainer.optimizers] == pytest.approx([1e-4, 1e-4])
 
 
-def test_without_a_last_step_the_rate_stays(small_folder):
+def test_without_a_last_step_the_rate_stays(trainer, small_folder):
     module = VAETraining(weights=small_folder, warmup_steps=1, **PLAIN)
-    lightning.Trainer(
-        max_epochs=-1,
-        max_time={"seconds": 1},
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_train_batches=2,
-    ).fit(module, torch.utils.data.DataLoader([{"video_BCTHW": torch.zeros(1, 3, 1, 8, 8)}] * 2, batch_size=None))
+    batches = torch.utils.data.DataLoader([{"video_BCTHW": torch.zeros(1, 3, 1, 8, 8)}] * 2, batch_size=None)
+    trainer(max_epochs=-1, max_time={"seconds": 1}, limit_train_batches=2).fit(module, batches)
     assert module.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3)
 
 

@@ -27,18 +27,12 @@ class Clips(lightning.LightningDataModule):
         return torch.utils.data.DataLoader(self.held_out, batch_size=None) if self.held_out else []
 
 
-def fit(module, data, steps=1):
-    trainer = lightning.Trainer(
-        max_steps=steps,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        callbacks=[StandardizeLatents()],
-    )
-    trainer.fit(module, datamodule=data)
+@pytest.fixture
+def fit(trainer):
+    def fit(module, data, steps=1):
+        trainer(max_steps=steps, limit_val_batches=0, callbacks=[StandardizeLatents()]).fit(module, datamodule=data)
+
+    return fit
 
 
 @pytest.fixture
@@ -50,7 +44,7 @@ def module():
 
 
 @pytest.mark.parametrize("steps", [0, 1])
-def test_held_out_latents_have_mean_0_and_deviation_1_and_decode_to_the_same(module, steps):
+def test_held_out_latents_have_mean_0_and_deviation_1_and_decode_to_the_same(fit, module, steps):
     data = Clips(held_out=True)
     with torch.no_grad():
         before = [module.vae.decode(module.vae.encode(clip["video_BCTHW"]).mode()) for clip in data.held_out]
@@ -64,7 +58,7 @@ def test_held_out_latents_have_mean_0_and_deviation_1_and_decode_to_the_same(mod
     torch.testing.assert_close(after, before, atol=1e-4, rtol=0)
 
 
-def test_without_held_out_clips_it_says_so(module):
+def test_without_held_out_clips_it_says_so(fit, module):
     with pytest.raises(VAEConfigError, match="no validation clips"):
         fit(module, Clips(held_out=False))
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-lightning = pytest.importorskip("lightning")
+pytest.importorskip("lightning")
 
-from hy_vae3d import VAE3DConfig  # noqa: E402
-from hy_vae3d.lightning import VAETraining  # noqa: E402
-from hy_vae3d.lightning.validation import psnr, side_by_side, ssim  # noqa: E402
-from hy_vae3d.tiling import Tiling  # noqa: E402
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger  # noqa: E402
+from hy_vae3d import VAE3DConfig
+from hy_vae3d.lightning import VAETraining
+from hy_vae3d.lightning.validation import psnr, side_by_side, ssim
+from hy_vae3d.tiling import Tiling
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 SMALL = VAE3DConfig(latent_channels=4, channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=4, scaling_factor=1.0)
 
@@ -21,16 +21,13 @@ def module(monkeypatch):
     return VAETraining(lpips_weight=0, adversarial_weight=0, tiling=Tiling(tile_size=16, overlap=0.5))
 
 
-def validate(module, clips, logger):
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        logger=logger,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-    )
-    batches = torch.utils.data.DataLoader([{"video_BCTHW": clip} for clip in clips], batch_size=None)
-    return trainer.validate(module, batches, verbose=False)[0]
+@pytest.fixture
+def validate(trainer):
+    def validate(module, clips, logger):
+        batches = torch.utils.data.DataLoader([{"video_BCTHW": clip} for clip in clips], batch_size=None)
+        return trainer(logger=logger).validate(module, batches, verbose=False)[0]
+
+    return validate
 
 
 def test_psnr_is_each_clips_own():
@@ -57,7 +54,7 @@ def test_the_picture_has_the_clip_above_its_reconstruction():
     assert side_by_side(target[:, :, :1], target[:, :, :1]).shape == (3, 16, 16)
 
 
-def test_batches_count_by_their_clips(module):
+def test_batches_count_by_their_clips(validate, module):
     torch.manual_seed(0)
     clips = torch.rand(3, 3, 1, 16, 16) * 2 - 1
     together = validate(module, [clips[:1], clips[1:]], False)
@@ -66,7 +63,7 @@ def test_batches_count_by_their_clips(module):
         assert together[name] == pytest.approx(sum(one[name] for one in single) / 3, rel=1e-4, abs=1e-5)
 
 
-def test_tiles_and_their_seams_are_measured(module):
+def test_tiles_and_their_seams_are_measured(validate, module):
     clips = torch.rand(1, 3, 1, 32, 32) * 2 - 1
     measured = validate(module, [clips], False)
     latent = module.vae.encode(clips).mode()
@@ -79,7 +76,7 @@ def test_tiles_and_their_seams_are_measured(module):
     assert measured["val_psnr"] == pytest.approx(float(psnr(whole, clips)), rel=1e-4)
 
 
-def test_tensorboard_gets_the_picture_and_others_no_error(module, tmp_path):
+def test_tensorboard_gets_the_picture_and_others_no_error(validate, module, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     clips = [torch.rand(1, 3, 1, 16, 16)] * 2
@@ -90,7 +87,7 @@ def test_tensorboard_gets_the_picture_and_others_no_error(module, tmp_path):
     assert (image.width, image.height) == (16, 32)
 
 
-def test_lpips_is_measured_where_it_is_trained_on(module):
+def test_lpips_is_measured_where_it_is_trained_on(validate, module):
     pytest.importorskip("lpips")
     module.lpips_weight = 0.1
     measured = validate(module, [torch.rand(1, 3, 1, 16, 16)], False)

@@ -6,7 +6,7 @@ Shapes: T frames, H W height, width, C channels.
 import time
 from collections.abc import Sequence
 
-from hy_data import Bucket, StoredClip
+from hy_data import Item
 from hy_data.ledger import LedgerEntry
 from hy_plugins import Plugins
 from hy_tiny import vae_folder
@@ -14,8 +14,9 @@ from hy_vae3d import load_vae
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from hyvideo_demo import footage, latents, report, training
+from hyvideo_demo import footage, report, training
 from hyvideo_demo.layout import DemoError, Layout, Options
+from hyvideo_demo.shots import Shot, rebuild, standardize
 
 STAGES = 6
 
@@ -33,12 +34,13 @@ class Demo:
         """Run all stages and say what came of them."""
         started = time.monotonic()
         self._footage()
-        clips, buckets = footage.clips_and_buckets(self.layout.shards, self.options.frames)
-        if len(clips) == footage.MOST_SHOTS:
+        windows, buckets = footage.shots_and_buckets(self.layout.shards, self.options.frames)
+        if len(windows) == footage.MOST_SHOTS:
             self.console.print(f"    at most {footage.MOST_SHOTS} shots are used, the first ones")
-        self._adapt(buckets)
-        shots = self._encode(clips, buckets)
-        self._train(shots)
+        sizes = [[bucket.frames, bucket.height, bucket.width] for bucket in buckets]
+        self._adapt(sizes)
+        shots = self._compress(windows, sizes)
+        self._train()
         videos = self._sample(shots)
         self._heading("Draw the contact sheet and the losses")
         report.write_sheet(self.layout, shots, videos)
@@ -66,45 +68,56 @@ class Demo:
             footage.cut(self.options, self.layout.shards, tell)
         self.layout.cut.touch()
 
-    def _adapt(self, buckets: Sequence[Bucket]) -> None:
+    def _adapt(self, buckets: Sequence[Sequence[int]]) -> None:
         self._heading("Adapt the bundled tiny autoencoder to the shots")
         if self.resume and (self.layout.vae / "manifest.json").is_file():
             return
-        sizes = [[bucket.frames, bucket.height, bucket.width] for bucket in buckets]
         values = {
             "weights": str(vae_folder()),
-            "buckets": sizes,
+            "buckets": buckets,
             "steps": self.options.vae_steps,
             "seed": self.options.seed,
         }
-        training.fit(self.plugins, self.layout, "vae", values, resume=self.resume)
+        training.write_recipe(self.layout, "vae", values)
+        training.fit(self.plugins, self.layout, "vae", resume=self.resume)
 
-    def _encode(self, clips: Sequence[StoredClip], buckets: Sequence[Bucket]) -> list[latents.Shot]:
+    def _compress(self, windows: Sequence[Item], buckets: Sequence[Sequence[int]]) -> list[Shot]:
         self._heading("Compress the clips")
         with self._progress() as progress:
-            task = progress.add_task("clips", total=len(clips))
+            task = progress.add_task("shots", total=2 * len(windows))
             if not (self.resume and (self.layout.vae / "manifest.json").is_file()):
-                latents.standardize(self.layout.adapted / "vae", self.layout.vae, clips, buckets)
-            vae = load_vae(self.layout.vae)
-            latents.encode(vae, clips, buckets, self.layout.latents, lambda: progress.advance(task))
-        shots = latents.rebuild(vae, clips, buckets)
+                standardize(self.layout.adapted / "vae", self.layout.vae, windows, lambda: progress.advance(task))
+            progress.update(task, completed=len(windows))
+            shots = rebuild(load_vae(self.layout.vae), windows, lambda: progress.advance(task))
         self.console.print(f"    reconstruction: {sum(shot.psnr for shot in shots) / len(shots):.1f} dB PSNR")
+        if not self._trained:
+            self._encode(shots, buckets)
         return shots
 
-    def _train(self, shots: Sequence[latents.Shot]) -> None:
-        self._heading("Train the tiny transformer and its text encoder from nothing")
-        if self.resume and (self.layout.checkpoint / "manifest.json").is_file():
-            return
+    def _encode(self, shots: Sequence[Shot], buckets: Sequence[Sequence[int]]) -> None:
+        """Write the recipe of the training, and make the latents that it will ask for."""
         height, width = shots[0].real_THWC.shape[1:3]
         most = max(shot.frames for shot in shots)
         sampling = {"width": width, "height": height, "frames": most, "fps": shots[0].fps}
         sampling |= {"steps": 30, "shift": 3.0, "guidance": 2.0}
-        values = {"sampling": sampling, "steps": self.options.dit_steps, "seed": self.options.seed}
-        training.fit(self.plugins, self.layout, "dit", values, resume=self.resume)
+        values = {"buckets": buckets, "sampling": sampling, "steps": self.options.dit_steps, "seed": self.options.seed}
+        recipe = training.write_recipe(self.layout, "dit", values)
+        if self.plugins.load("command", "encode")(["--config", str(recipe)]):
+            raise DemoError("some clips could not be compressed; see above")
+
+    @property
+    def _trained(self) -> bool:
+        return self.resume and (self.layout.checkpoint / "manifest.json").is_file()
+
+    def _train(self) -> None:
+        self._heading("Train the tiny transformer and its text encoder from nothing")
+        if self._trained:
+            return
+        training.fit(self.plugins, self.layout, "dit", resume=self.resume)
         steps, values = training.losses(self.layout, "dit", "train/loss")
         self.console.print(f"    loss {report.final_loss(values):.3f} after {steps[-1] + 1} steps")
 
-    def _sample(self, shots: Sequence[latents.Shot]) -> list[str]:
+    def _sample(self, shots: Sequence[Shot]) -> list[str]:
         self._heading(f"Sample {len(shots)} {'video' if len(shots) == 1 else 'videos'} and an image")
         videos = [str(self.layout.samples / f"{number:02d}.mp4") for number in range(1, len(shots) + 1)]
         for shot, video in zip(shots, videos, strict=True):

@@ -6,12 +6,14 @@ from typing import Any
 
 from hy_data import (
     Bucket,
+    Item,
     Ledger,
     MeasuredCaptioner,
     Packing,
     StoredClip,
     buckets_for,
     index_shards,
+    items_for,
     pack_footage,
     street_clip,
 )
@@ -68,13 +70,13 @@ def choose_captioner(options: Options) -> ListedCaptioner | MeasuredCaptioner:
 
 
 def cut(options: Options, shards: Path, report: Callable[[LedgerEntry], None]) -> Ledger:
-    """Split the footage into shots and write one clip per shot to `shards`.
+    """Split the footage into shots and write one clip per shot to `shards`, of the first `MOST_SHOTS`.
 
     Raises:
         DemoError: Nothing of it can be used, the message gives the reasons; or a shot has no caption.
     """
     video, captioner = options.video or str(street_clip()), choose_captioner(options)
-    packing = Packing(min_frames=LEAST_FRAMES, short_side=SHORT_SIDE)
+    packing = Packing(min_frames=LEAST_FRAMES, short_side=SHORT_SIDE, max_clips=MOST_SHOTS)
     ledger = pack_footage([video], shards, captioner=captioner, packing=packing, overwrite=True, report=report)
     if not any(entry.accepted for entry in ledger):
         reasons = "; ".join(sorted({entry.reason for entry in ledger})) or "it holds no frames"
@@ -87,9 +89,13 @@ def cut(options: Options, shards: Path, report: Callable[[LedgerEntry], None]) -
     return ledger
 
 
-def clips_and_buckets(shards: Path, frames: int) -> tuple[list[StoredClip], list[Bucket]]:
-    """Return the first shots' clips, and the sizes they are brought to: one picture size, several durations."""
-    clips = index_shards(shards)[:MOST_SHOTS]
+def shots_and_buckets(shards: Path, frames: int) -> tuple[list[Item], list[Bucket]]:
+    """Return each shot's first window, and the sizes of all windows: one picture size, several durations."""
+    clips = index_shards(shards)
     first = clips[0].description
     lengths = sorted({length for length in (LEAST_FRAMES, 9, 13, 17, frames) if length <= frames})
-    return clips, buckets_for([first["width"] / first["height"]], frames=lengths, pixels=PIXELS)
+    buckets = buckets_for([first["width"] / first["height"]], frames=lengths, pixels=PIXELS)
+    shots: dict[StoredClip, Item] = {}
+    for window in items_for(clips, buckets)[0]:
+        shots.setdefault(window.clip, window)
+    return list(shots.values()), buckets

@@ -53,7 +53,7 @@ class Layout:
 
     @property
     def latents(self) -> Path:
-        """The clips, compressed."""
+        """The clips, compressed: a store."""
         return self.root / "latents"
 
     @property
@@ -79,6 +79,10 @@ class Layout:
     def run(self, name: str) -> Path:
         """A training run's folder: its recipe, its losses, its last checkpoint."""
         return self.root / "runs" / name
+
+    def recipe(self, name: str) -> Path:
+        """What a training run is told."""
+        return self.run(name) / "recipe.yaml"
 
 
 def open_folder(root: Path, options: Options, *, resume: bool, overwrite: bool) -> Options:

@@ -10,8 +10,8 @@ import matplotlib
 import numpy as np
 from hy_data import Row, read_video, write_contact_sheet
 
-from hyvideo_demo.latents import Shot
 from hyvideo_demo.layout import Layout
+from hyvideo_demo.shots import Shot
 from hyvideo_demo.training import losses
 
 matplotlib.use("Agg")
@@ -69,7 +69,8 @@ Result: {results}.
 | `samples/*.mp4`, `samples/image.png` | one video per shot caption, and one image; each carries its settings |
 | `checkpoint/` | autoencoder, transformer and text encoder: what `hyvideo sample` takes |
 | `vae/` | the adapted autoencoder alone |
-| `shards/`, `latents/` | the clips and their latents as webdataset tars; `shards/ledger.jsonl`: each shot's fate |
+| `shards/` | the clips as webdataset tars; `ledger.jsonl`: each shot's fate |
+| `latents/` | the clips as `hyvideo encode` compressed them: a store that training reads |
 | `runs/vae/`, `runs/dit/` | a training's `recipe.yaml`, `latest` checkpoint and, in `version_*/metrics.csv`, losses |
 
 Go on from here:

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -12,20 +13,20 @@ from hy_plugins import Plugins
 from hyvideo_demo.layout import DemoError, Layout
 
 
-def fit(plugins: Plugins, layout: Layout, name: str, values: Mapping[str, Any], *, resume: bool) -> None:
-    """Write the recipe `name` ("vae" or "dit") with its values filled in, and run it.
+def write_recipe(layout: Layout, name: str, values: Mapping[str, Any]) -> Path:
+    """Fill in a recipe, and keep it in its run's folder.
 
     Args:
-        plugins: Where the `pretrain` command comes from.
         layout: The demo folder.
-        name: The recipe and the run's folder.
+        name: The recipe and the run's folder: "vae" or "dit".
         values: What `${...}` in the recipe stands for, beside the demo's folders.
-        resume: Go on from the run's last checkpoint, if there is one.
+
+    Returns:
+        The recipe's file.
     """
-    run = layout.run(name)
-    run.mkdir(parents=True, exist_ok=True)
+    layout.run(name).mkdir(parents=True, exist_ok=True)
     folders = {
-        "run": run,
+        "run": layout.run(name),
         "shards": layout.shards,
         "latents": layout.latents,
         "adapted": layout.adapted,
@@ -35,10 +36,23 @@ def fit(plugins: Plugins, layout: Layout, name: str, values: Mapping[str, Any], 
     # JSON is YAML, and quotes what a path may hold.
     filled = {key: json.dumps(value) for key, value in {**{k: str(v) for k, v in folders.items()}, **values}.items()}
     template = Template((files("hyvideo_demo") / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
-    recipe = run / "recipe.yaml"
+    recipe = layout.recipe(name)
     recipe.write_text(template.substitute(filled), encoding="utf-8")
-    goes_on = resume and any(run.glob("step-*"))
-    plugins.load("command", "pretrain")(["fit", "--config", str(recipe), *(["--resume"] if goes_on else [])])
+    return recipe
+
+
+def fit(plugins: Plugins, layout: Layout, name: str, *, resume: bool) -> None:
+    """Run a recipe that was written.
+
+    Args:
+        plugins: Where the `pretrain` command comes from.
+        layout: The demo folder.
+        name: The recipe.
+        resume: Go on from the run's last checkpoint, if there is one.
+    """
+    goes_on = resume and any(layout.run(name).glob("step-*"))
+    arguments = ["fit", "--config", str(layout.recipe(name)), *(["--resume"] if goes_on else [])]
+    plugins.load("command", "pretrain")(arguments)
 
 
 def losses(layout: Layout, name: str, column: str) -> tuple[Sequence[int], Sequence[float]]:

@@ -47,7 +47,7 @@ class Request:
         vae_dtype: of the autoencoder.
         tiling: whether the autoencoder works in tiles.
         workers: how many processes encode; None is one, or one per CUDA device.
-        batch_size: prompts per batch.
+        batch_size: prompts, or clips of one size, per batch.
         max_size: bound of the store in bytes; None is none.
         device: auto, cpu or cuda.
     """
@@ -175,7 +175,7 @@ def _add_latents(group: argparse._ArgumentGroup) -> None:
 def _add_work(group: argparse._ArgumentGroup) -> None:
     text = "processes, each with an encoder of its own (default: one per CUDA device, or one)"
     group.add_argument("--workers", metavar="N", type=int, help=text)
-    text = f"prompts that are encoded at once (default {BATCH_SIZE}); clips are encoded one at a time"
+    text = f"prompts, or clips of one size, that are encoded at once; of large clips fewer (default {BATCH_SIZE})"
     group.add_argument("--batch-size", metavar="N", type=int, default=BATCH_SIZE, help=text)
     text = "bound of the store, such as 200GB; beyond it goes what was used longest ago (default: none)"
     group.add_argument("--max-size", metavar="SIZE", type=_size, help=text)

@@ -1,6 +1,6 @@
 """What a run works on, whatever it encodes: the parts of the sources, and who encodes them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, Protocol, TypeVar
@@ -40,6 +40,10 @@ class Coder(Protocol[U_contra]):
         """Give the store's key of each unit."""
         ...
 
+    def fills(self, units: Collection[U_contra]) -> bool:
+        """Whether so much is enough for a worker at a time."""
+        ...
+
     def load(self) -> None:
         """Load what encodes, if it isn't yet.
 
@@ -63,15 +67,21 @@ class Encoding(Protocol[U_contra]):
     Attributes:
         noun: what its units are called, in the plural.
         step: what `Piece.size` counts, in the plural; empty if that is nothing to tell.
-        mixed: whether units of several pieces may be in one batch.
+        whole: whether the units of a piece go to one worker together.
     """
 
     noun: ClassVar[str]
     step: ClassVar[str]
-    mixed: ClassVar[bool]
+    whole: ClassVar[bool]
 
-    def open(self, store: TensorStore, device: str) -> Coder[U_contra]:
-        """Make a coder that works on a device and keeps its results in a store."""
+    def open(self, store: TensorStore, device: str, batch_size: int) -> Coder[U_contra]:
+        """Make a coder that works on a device and keeps its results in a store.
+
+        Args:
+            store: where results go.
+            device: where it works.
+            batch_size: units that it encodes at once, at most.
+        """
         ...
 
 

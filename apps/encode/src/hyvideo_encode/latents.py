@@ -4,7 +4,7 @@ Shapes: B batch, T frames, H height, W width, C channels; T H W of a latent are 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from hy_data import Bucket
 from hy_data.index import index_shards
-from hy_data.items import Item, items_for
+from hy_data.items import Item, items_for, read_items
 from hy_data.lightning.latent_cache import LatentCache, LatentFormat, Precision
 from hy_vae3d import VAE3D, Tiling, load_vae
 from hy_weights import TensorStore
@@ -25,6 +25,11 @@ from torch import Tensor
 from hyvideo_encode.encoding import Piece
 
 _FLOAT32 = 4
+_PIXELS = 1 << 19
+"""Of all frames of the clips that are encoded at once, unless it is one: about half a 720p picture. Small clips share
+what a call costs beside its arithmetic; larger ones have nothing to gain, and want the memory."""
+
+_Read = tuple[Item, npt.NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +49,12 @@ class Latents:
     format: LatentFormat = "bf16"
     noun: ClassVar[str] = "clips"
     step: ClassVar[str] = "frames"
-    mixed: ClassVar[bool] = False  # the windows of a clip lie close together, and are decoded by one process
+    whole: ClassVar[bool] = True  # the windows of a clip lie close together, and are decoded at once
 
-    def open(self, store: TensorStore, device: str) -> "LatentCoder":
+    def open(self, store: TensorStore, device: str, batch_size: int) -> "LatentCoder":
         """Make a coder; nothing is loaded."""
         cache = LatentCache(store, self.autoencoder, dtype=self.dtype, tiling=self.tiling, format=self.format)
-        return LatentCoder(cache, device)
+        return LatentCoder(cache, device, batch_size)
 
 
 def latents_of(cache: LatentCache, console: Console) -> Latents:
@@ -64,18 +69,19 @@ def latents_of(cache: LatentCache, console: Console) -> Latents:
 
 
 class LatentCoder:
-    """Encodes clips one at a time: no two of a batch need be of one size, and the largest fill a device alone.
+    """Encodes clips; those of one size together, as many as `_PIXELS` has room for, the largest one at a time.
 
     Args:
         cache: where latents go.
         device: where the autoencoder works.
+        batch_size: clips of one size that are encoded at once, and stored clips that a worker is given at a time.
 
     Attributes:
         float32_bytes: what all that it has encoded would take as float32.
     """
 
-    def __init__(self, cache: LatentCache, device: str) -> None:
-        self._cache, self._device = cache, device
+    def __init__(self, cache: LatentCache, device: str, batch_size: int) -> None:
+        self._cache, self._device, self._batch_size = cache, device, batch_size
         self._dtype: torch.dtype = getattr(torch, cache.dtype)
         self.float32_bytes = 0
 
@@ -89,6 +95,11 @@ class LatentCoder:
         """Give the store's key of each clip."""
         return [self._cache.key(item) for item in units]
 
+    def fills(self, units: Collection[Item]) -> bool:
+        """Whether these are cut out of enough stored clips, or large."""
+        clips = {item.clip.where for item in units}
+        return len(clips) >= self._batch_size or sum(_pixels(item.bucket) for item in units) >= _PIXELS
+
     def load(self) -> None:
         """Load the autoencoder.
 
@@ -98,21 +109,36 @@ class LatentCoder:
         _ = self._vae
 
     def encode(self, units: Sequence[Item]) -> None:
-        """Decode, encode and store one clip after another."""
-        for item in units:
-            latent_CTHW = self._latent(item.frames())
+        """Decode what overlaps once, encode what has one size together, and store each clip."""
+        waiting: dict[Bucket, list[_Read]] = {}
+        for read in read_items(units):
+            bucket = read[0].bucket
+            alike = waiting.setdefault(bucket, [])
+            alike.append(read)
+            if len(alike) >= min(self._batch_size, _PIXELS // _pixels(bucket)):
+                self._encode(waiting.pop(bucket))
+        for alike in waiting.values():
+            self._encode(alike)
+
+    def _encode(self, alike: Sequence[_Read]) -> None:
+        items, frames = zip(*alike, strict=True)
+        for item, latent_CTHW in zip(items, self._latents(np.stack(frames)), strict=True):
             self._cache.put(item, latent_CTHW)
             self.float32_bytes += _FLOAT32 * latent_CTHW.numel()
 
     @torch.inference_mode()
-    def _latent(self, frames_THWC: npt.NDArray[np.uint8]) -> Tensor:
-        video_BCTHW = torch.from_numpy(frames_THWC).permute(3, 0, 1, 2)[None].to(self._device, torch.float32)
+    def _latents(self, frames_BTHWC: npt.NDArray[np.uint8]) -> Tensor:
+        video_BCTHW = torch.from_numpy(frames_BTHWC).permute(0, 4, 1, 2, 3).to(self._device, torch.float32)
         video_BCTHW = video_BCTHW.div_(127.5).sub_(1).to(self._dtype)
-        return self._vae.encode(video_BCTHW).mode()[0].float() * self._vae.scaling_factor
+        return self._vae.encode(video_BCTHW).mode().float() * self._vae.scaling_factor
 
     def name(self, unit: Item) -> str:
         """Shard, key, frames and size of a clip."""
         return f"{unit.key} at {unit.bucket.height}x{unit.bucket.width}"
+
+
+def _pixels(bucket: Bucket) -> int:
+    return bucket.frames * bucket.height * bucket.width
 
 
 class Clips:

@@ -76,7 +76,14 @@ def _done(task: Task[Any], request: Request, places: list[str]) -> int:
     bound = request.max_size or task.max_size
     tally = Tally(task.sources.total, encoding.noun, encoding.step)
     store = TensorStore(task.store, bound, report=tally.note)
-    job = Job(encoding=encoding, store=task.store, max_size=bound, devices=places, threads=threads(workers))
+    job = Job(
+        encoding=encoding,
+        store=task.store,
+        max_size=bound,
+        devices=places,
+        threads=threads(workers),
+        batch_size=request.batch_size,
+    )
     try:
         with tally, Pool[_Batch[Any]](job, workers) as pool:
             _Session(task, request.batch_size, store, pool, tally).run()
@@ -89,23 +96,20 @@ class _Session(Generic[U]):
     """What the store lacks goes to the workers, in batches; the rest is only counted."""
 
     def __init__(self, task: Task[U], batch_size: int, store: TensorStore, pool: Pool[_Batch[U]], tally: Tally) -> None:
-        self._task, self._batch_size = task, batch_size
-        self._store, self._pool, self._tally = store, pool, tally
-        self._coder = task.encoding.open(store, "cpu")  # it only makes keys here: to encode is the workers' task
+        self._task, self._store, self._pool, self._tally = task, store, pool, tally
+        self._coder = task.encoding.open(store, "cpu", batch_size)  # it loads nothing here: the workers encode
         self._batch: _Batch[U] = _Batch()
         self._waiting: set[str] = set()
 
     def run(self) -> None:
         for piece in self._task.sources.pieces():
             self._take(piece)
-            if not self._task.encoding.mixed:
-                self._hand_in()
         self._hand_in()
         for batch, outcome in self._pool.drain():
             self._settle(batch, outcome)
 
     def _take(self, piece: Piece[U]) -> None:
-        """Put what the store lacks of a piece, and nobody is encoding yet, into the batch."""
+        """Put what the store lacks of a piece, and nobody is encoding yet, into the batch; hand that in when full."""
         if piece.damage:
             self._tally.fail(piece.damage)
         keys = self._coder.keys(piece.units)
@@ -116,10 +120,10 @@ class _Session(Generic[U]):
         }
         self._tally.count(0 if missing else piece.size, found=len(keys) - len(missing))
         self._batch.size += piece.size if missing else 0
-        for key, unit in missing.items():
-            self._batch.units[key] = unit
-            self._waiting.add(key)
-            if len(self._batch.units) == self._batch_size:
+        for part in [missing] if self._task.encoding.whole else [{key: unit} for key, unit in missing.items()]:
+            self._batch.units |= part
+            self._waiting |= part.keys()
+            if self._coder.fills(self._batch.units.values()):
                 self._hand_in()
 
     def _hand_in(self) -> None:

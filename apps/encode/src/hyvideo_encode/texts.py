@@ -3,7 +3,7 @@
 Shapes: B batch, S text tokens, D width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -71,11 +71,12 @@ class Texts:
     identity: Mapping[str, Any]
     noun: ClassVar[str] = "prompts"
     step: ClassVar[str] = ""
-    mixed: ClassVar[bool] = True
+    whole: ClassVar[bool] = False
 
-    def open(self, store: TensorStore, device: str) -> "TextCoder":
+    def open(self, store: TensorStore, device: str, batch_size: int) -> "TextCoder":
         """Make a coder; nothing is loaded."""
-        return TextCoder(CachedTextEncoder(lambda: self.encoder.load(device), store, identity=self.identity))
+        cached = CachedTextEncoder(lambda: self.encoder.load(device), store, identity=self.identity)
+        return TextCoder(cached, batch_size)
 
 
 class TextCoder:
@@ -83,18 +84,23 @@ class TextCoder:
 
     Args:
         cached: the encoder with its store.
+        batch_size: prompts that a worker is given at a time.
 
     Attributes:
         float32_bytes: what all that it has encoded would take as float32.
     """
 
-    def __init__(self, cached: CachedTextEncoder) -> None:
-        self._cached = cached
+    def __init__(self, cached: CachedTextEncoder, batch_size: int) -> None:
+        self._cached, self._batch_size = cached, batch_size
         self.float32_bytes = 0
 
     def keys(self, units: Sequence[str]) -> list[str]:
         """Give the store's key of each prompt."""
         return self._cached.keys(units) if units else []
+
+    def fills(self, units: Collection[str]) -> bool:
+        """Whether these are a batch."""
+        return len(units) >= self._batch_size
 
     def load(self) -> None:
         """Load the encoder; errors are those of `EncoderPlace.load`."""

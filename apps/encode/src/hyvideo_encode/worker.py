@@ -27,6 +27,7 @@ class Job:
         max_size: its bound in bytes, or None.
         devices: the workers take them in turn.
         threads: CPU threads of each worker.
+        batch_size: units that are encoded at once, at most.
     """
 
     encoding: Encoding[Any]
@@ -34,6 +35,7 @@ class Job:
     max_size: int | None
     devices: Sequence[str]
     threads: int
+    batch_size: int
 
 
 @dataclass(slots=True)
@@ -65,7 +67,7 @@ class _Worker:
     def __init__(self, job: Job, device: str) -> None:
         self.notes: list[str] = []
         self.store = TensorStore(job.store, job.max_size, report=self.notes.append)
-        self.coder = job.encoding.open(self.store, device)
+        self.coder = job.encoding.open(self.store, device, job.batch_size)
 
     def encode(self, units: Sequence[Any]) -> Outcome:
         before = self._counted()
@@ -86,16 +88,19 @@ class _Worker:
         return counts.stored, counts.bytes_written, counts.evicted, self.coder.float32_bytes
 
     def _encode_each(self, units: Sequence[Any], outcome: Outcome) -> None:
-        """Encode a batch; where that fails, what is left of it one by one, so that one costs the others nothing."""
+        """Encode a batch; where that fails, what is left of it in halves, so that one costs the others nothing."""
         try:
             self.coder.encode(units)
         except Exception as error:  # an encoder may be a stranger's code
             if len(units) == 1:
                 outcome.failed.append(f"{self.coder.name(units[0])}: {type(error).__name__}: {error}")
                 return
-            for unit, key in zip(units, self.coder.keys(units), strict=True):
-                if key not in self.store:
-                    self._encode_each([unit], outcome)
+            keys = self.coder.keys(units)
+            left = [unit for unit, key in zip(units, keys, strict=True) if key not in self.store]
+            middle = (len(left) + 1) // 2
+            for half in (left[:middle], left[middle:]):
+                if half:
+                    self._encode_each(half, outcome)
 
 
 _worker: _Worker | None = None

@@ -3,7 +3,7 @@
 Shapes: T frames, H height, W width, C channels.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,10 @@ class Item:
         """
         return fit(self.clip.read(self.start, self.stop), self.bucket.height, self.bucket.width)
 
+    def spans(self, other: "Item") -> bool:
+        """Whether another's frames are among its own."""
+        return self.clip is other.clip and self.start <= other.start and other.stop <= self.stop
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LeftOut:
@@ -106,6 +110,30 @@ def items_for(
         else:
             left_out.append(LeftOut(clip=clip, reason=placed))
     return items, left_out
+
+
+def read_items(items: Iterable[Item]) -> Iterator[tuple[Item, npt.NDArray[np.uint8]]]:
+    """Read the pixels of items; what lies within the frames of another item of its clip is not decoded again.
+
+    Of what is decoded, one window at a time is in memory.
+
+    Args:
+        items: in any order.
+
+    Returns:
+        an iterator over the items, longer ones before those within them, each with what `Item.frames` gives.
+
+    Raises:
+        DataError: when a clip can't be read, is damaged, or is not what was indexed.
+    """
+    left = sorted(items, key=lambda item: -item.bucket.frames)
+    while left:
+        outer = left[0]
+        stored_THWC = outer.clip.read(outer.start, outer.stop)
+        for item in filter(outer.spans, left):
+            window_THWC = stored_THWC[item.start - outer.start : item.stop - outer.start]
+            yield item, fit(window_THWC, item.bucket.height, item.bucket.width)
+        left = [item for item in left if not outer.spans(item)]
 
 
 def _place(clip: StoredClip, buckets: Sequence[Bucket], *, upscale: bool, frames_as_images: bool) -> Bucket | str:

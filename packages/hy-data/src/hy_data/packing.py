@@ -43,11 +43,13 @@ class Packing:
         min_frames: shorter shots are refused.
         max_frames: longer shots are cut into clips of about equal length, none longer than this.
         short_side: clips are shrunk to this many pixels on their shorter side, by area; None keeps their size.
+        max_clips: what comes after so many clips is not looked at; None sets no limit.
     """
 
     min_frames: int = 5
     max_frames: int = 257
     short_side: int | None = None
+    max_clips: int | None = None
 
 
 def pack_footage(
@@ -79,12 +81,16 @@ def pack_footage(
     Raises:
         CannotWrite: when the folder can't be written to, or holds shards.
     """
+    packing = packing or Packing()
     with ShardWriter(folder, overwrite=overwrite) as writer:
-        for number, video in enumerate(videos):
-            for outcome in _clips(str(video), number, captioner, packing or Packing()):
-                entry = writer.write(outcome) if isinstance(outcome, ClipSample) else writer.refuse(outcome)
-                if report is not None:
-                    report(entry)
+        written = 0
+        for outcome in _outcomes(videos, captioner, packing):
+            entry = writer.write(outcome) if isinstance(outcome, ClipSample) else writer.refuse(outcome)
+            if report is not None:
+                report(entry)
+            written += entry.accepted
+            if written == packing.max_clips:
+                break
     return writer.ledger
 
 
@@ -115,6 +121,13 @@ def pack_once(footage: Sequence[str], folder: str | Path) -> None:
             room.replace(final)
     finally:
         shutil.rmtree(room, ignore_errors=True)
+
+
+def _outcomes(
+    videos: Iterable[str | Path], captioner: Captioner, packing: Packing
+) -> Iterator[ClipSample | LedgerEntry]:
+    for number, video in enumerate(videos):
+        yield from _clips(str(video), number, captioner, packing)
 
 
 def _clips(video: str, number: int, captioner: Captioner, packing: Packing) -> Iterator[ClipSample | LedgerEntry]:

@@ -106,13 +106,7 @@ def iter_frames(
             when no frame is readable.
         ValueError: for a negative start, a stop before it, or a rate that isn't positive.
     """
-    seen = inspect(source)
-    rate = seen.timing.rate if fps is None else Fraction(fps).limit_denominator(1001)
-    if rate <= 0 or start < 0 or (stop is not None and stop < start):
-        raise ValueError(f"need fps > 0 and 0 <= start <= stop, got {fps=}, {start=}, {stop=}")
-    # A truncated file has no known end: whoever wants all of it must hear that it breaks off.
-    end = sys.maxsize if seen.truncated else seen.timing.count(rate)
-    return _show(source, seen, rate, start, end if stop is None else min(stop, end))
+    return _stretch(source, inspect(source), fps, start, stop)[1]
 
 
 def read_video(source: Source, *, fps: Fraction | float | None = None, start: int = 0, stop: int | None = None) -> Clip:
@@ -122,8 +116,8 @@ def read_video(source: Source, *, fps: Fraction | float | None = None, start: in
     before anything is returned: read up to the error's `readable` to save what is there.
     """
     seen = inspect(source)
-    rate = seen.timing.rate if fps is None else Fraction(fps).limit_denominator(1001)
-    frames = list(iter_frames(source, fps=rate, start=start, stop=stop))
+    rate, incoming = _stretch(source, seen, fps, start, stop)
+    frames = list(incoming)
     info = _info(seen)
     frames_THWC = np.stack(frames) if frames else np.empty((0, info.height, info.width, 3), np.uint8)
     return Clip(frames_THWC=frames_THWC, fps=rate, metadata=info.metadata)
@@ -206,6 +200,18 @@ def _info(seen: Inspection) -> VideoInfo:
         truncated=seen.truncated,
         metadata=seen.metadata,
     )
+
+
+def _stretch(
+    source: Source, seen: Inspection, fps: Fraction | float | None, start: int, stop: int | None
+) -> tuple[Fraction, Iterator[Frame]]:
+    """The rate that a stretch is read at, and its frames; arguments are those of `iter_frames`."""
+    rate = seen.timing.rate if fps is None else Fraction(fps).limit_denominator(1001)
+    if rate <= 0 or start < 0 or (stop is not None and stop < start):
+        raise ValueError(f"need fps > 0 and 0 <= start <= stop, got {fps=}, {start=}, {stop=}")
+    # A truncated file has no known end: whoever wants all of it must hear that it breaks off.
+    end = sys.maxsize if seen.truncated else seen.timing.count(rate)
+    return rate, _show(source, seen, rate, start, end if stop is None else min(stop, end))
 
 
 def _show(source: Source, seen: Inspection, rate: Fraction, start: int, stop: int) -> Iterator[Frame]:
