@@ -1,6 +1,6 @@
 """Causal 3D convolution: a frame sees itself and earlier frames, never later ones.
 
-Shapes: B batch, C channels, T H W frames, height, width; O output channels.
+Shapes: B batch, C channels, T H W frames, height, width.
 """
 
 import torch
@@ -13,12 +13,6 @@ SHORT, LARGE = 10, 48 * 48
 oneDNN's bfloat16 backward pass writes outside its memory there and the process dies. Seen with torch 2.13, batch 1: on
 one thread up to 6 frames of 64x144 and of 80x112, on two threads a single frame; not from 7 on, and not at 48x112.
 """
-
-FEW = 20_480
-"""Of a single sample in float32, torch's CPU convolution takes a way up to ten times slower where the product of
-all sizes but the width (for pictures, of all) is no more than this. Of two samples it does not."""
-WIDE = 8
-"""Columns that are worth halving. In fewer, oneDNN may add up in another order than in a batch."""
 
 
 class CausalConv3d(nn.Module):
@@ -64,45 +58,15 @@ def pad_with_edges(x: Tensor, pad: tuple[int, ...]) -> Tensor:
 
 
 def convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...] = (1, 1, 1)) -> Tensor:
-    """Convolve without padding; in float32 where bfloat16 is not safe, see `SHORT`."""
-    if _is_picture(x_BCTHW, weight) or not _is_unsafe(x_BCTHW):
-        return _convolve(x_BCTHW, weight, bias, stride)
+    """Convolve without padding; a single frame as a picture; in float32 where bfloat16 is not safe, see `SHORT`."""
+    if x_BCTHW.shape[2] == weight.shape[2] == 1:
+        return F.conv2d(x_BCTHW[:, :, 0], weight[:, :, 0], bias, stride[1:])[:, :, None]
+    if not _is_unsafe(x_BCTHW):
+        return F.conv3d(x_BCTHW, weight, bias, stride)
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x_BCTHW.dtype
     with torch.autocast("cpu", enabled=False):
         wide_bias = None if bias is None else bias.float()
-        return _convolve(x_BCTHW.float(), weight.float(), wide_bias, stride).to(dtype)
-
-
-def _convolve(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...]) -> Tensor:
-    """Convolve; where that would be slow, see `FEW`, as two samples: the left and the right half, or twice the same."""
-    if not _is_slow(x_BCTHW, weight):
-        return _in_one(x_BCTHW, weight, bias, stride)
-    taps, step = weight.shape[4], stride[2]
-    columns = (x_BCTHW.shape[4] - taps) // step + 1
-    if columns < WIDE:
-        return _in_one(x_BCTHW.expand(2, -1, -1, -1, -1), weight, bias, stride)[:1]
-    half = (columns + 1) // 2
-    first, seen = (columns - half) * step, (half - 1) * step + taps
-    halves_BCTHW = torch.cat([x_BCTHW[..., :seen], x_BCTHW[..., first : first + seen]])
-    left_BOTHW, right_BOTHW = _in_one(halves_BCTHW, weight, bias, stride).split(1)
-    return torch.cat([left_BOTHW, right_BOTHW[..., 2 * half - columns :]], dim=4)
-
-
-def _in_one(x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...]) -> Tensor:
-    if _is_picture(x_BCTHW, weight):
-        return F.conv2d(x_BCTHW[:, :, 0], weight[:, :, 0], bias, stride[1:])[:, :, None]
-    return F.conv3d(x_BCTHW, weight, bias, stride)
-
-
-def _is_picture(x_BCTHW: Tensor, weight: Tensor) -> bool:
-    return x_BCTHW.shape[2] == weight.shape[2] == 1
-
-
-def _is_slow(x_BCTHW: Tensor, weight: Tensor) -> bool:
-    if x_BCTHW.shape[0] > 1 or x_BCTHW.dtype != torch.float32 or x_BCTHW.device.type != "cpu":
-        return False
-    counted = x_BCTHW.numel() // (1 if _is_picture(x_BCTHW, weight) else x_BCTHW.shape[4])
-    return counted <= FEW and not torch.is_autocast_enabled("cpu")
+        return F.conv3d(x_BCTHW.float(), weight.float(), wide_bias, stride).to(dtype)
 
 
 def _is_unsafe(x_BCTHW: Tensor) -> bool:
