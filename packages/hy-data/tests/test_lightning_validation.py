@@ -135,6 +135,11 @@ def test_ranks_validate_the_same_number_of_batches(shards, ranks):
 
 def test_a_caption_s_variants_are_shown_in_turn_where_clips_come_again(shards):
     videos = replace(MIXED, scales=[16], image_fraction=0.1)
-    data = ready(shards, [videos], caption=lambda captions, variant: str(variant))
+
+    def caption(captions, variant):
+        return str(variant)
+
+    caption.variants = 3
+    data = ready(shards, [videos], caption=caption)
     texts = Counter(text for batch in data.val_dataloader() for text in batch["captions"])
     assert set(texts) > {"0", "1"}

@@ -8,7 +8,6 @@ from typing import Any
 from hy_plugins.protocols import TextEncoder
 from hy_weights import unallocated
 from jsonargparse import ArgumentParser
-from torch import nn
 
 _CACHED = "load_cached_text_encoder"
 _FOLDERS = ("text_encoder", "text_encoder_2", "text_encoder_i2v")
@@ -45,7 +44,7 @@ def read_encoder(named: Mapping[str, Any], *, frozen: bool) -> tuple[Encoder, tu
         built = _built(named)
     except Exception as error:  # whatever another package's class raises
         return Encoder(), (f"the text encoder is not counted: {' '.join(str(error).split())}",)
-    weights = [*built.parameters()] if isinstance(built, nn.Module) else []
+    weights: list[Any] = [*built.parameters()] if hasattr(built, "parameters") else []
     if not weights:
         return _stored(given)
     trained = [] if frozen else [weight for weight in weights if weight.requires_grad]
@@ -54,7 +53,7 @@ def read_encoder(named: Mapping[str, Any], *, frozen: bool) -> tuple[Encoder, tu
     return found, ("of the text encoder's own work nothing is counted, only its weights and what belongs to them",)
 
 
-def _built(named: Mapping[str, Any]) -> object:
+def _built(named: Mapping[str, Any]) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--encoder", type=TextEncoder)
     with unallocated():
