@@ -16,10 +16,9 @@ from hy_dit import load_dit
 from hy_textenc.pretrained import PretrainedEncoder
 from hy_textenc.templates import TEMPLATES
 from hy_textenc.testing import write_text_parts
-from hy_weights import read_config
+from hy_weights import CheckpointError, read_config
 from hyvideo_sample import pipeline
 from hyvideo_sample.cli import main
-from hyvideo_sample.settings import SampleError
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, CLIPTextModel, LlamaModel
 
@@ -180,5 +179,5 @@ def test_prompts_of_a_store_spare_the_text_encoders(folder, sampled, tmp_path, m
 def test_a_part_that_is_missing_is_named(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "model")
     shutil.rmtree(tmp_path / "model/tokenizer_2")
-    with pytest.raises(SampleError, match="lacks tokenizer_2"):
+    with pytest.raises(CheckpointError, match="lacks tokenizer_2"):
         main(["a ball", "--model", str(tmp_path / "model")])

@@ -52,7 +52,7 @@ def test_missing_parts_are_all_named(make_checkpoint):
     folder = make_checkpoint()
     for file in ("vae/config.json", "dit/model.safetensors", "manifest.json"):
         (folder / file).unlink()
-    with pytest.raises(SampleError, match=r"lacks dit/model.safetensors, vae/config.json, manifest.json; a model"):
+    with pytest.raises(CheckpointError, match=r"lacks dit/model.safetensors, vae/config.json, manifest.json; a model"):
         open_checkpoint(str(folder), NONE)
 
 

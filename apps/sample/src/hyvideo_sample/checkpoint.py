@@ -12,8 +12,8 @@ from hy_vae3d.load import open_vae
 from hy_weights import located_folder, read_config_as
 from hy_weights.digest import folder_digest
 from hy_weights.hub import SCHEME
+from hy_weights.parts import RELEASED, WEIGHTS, Parts, find_parts
 
-from hyvideo_sample.layouts import RELEASED, WEIGHTS, Parts, find_parts
 from hyvideo_sample.settings import SampleError, Settings, settings_from
 
 _DEFAULTS = {"width", "height", "frames", "fps", "sampler", "steps", "schedule", "shift", "guidance", "dtype"}
@@ -68,9 +68,9 @@ def open_checkpoint(name: str | None, plugins: Plugins) -> Checkpoint:
         plugins: the bundled models are their components of kind `model`.
 
     Raises:
-        SampleError: there is no such model, it lacks a part, or its parts do not fit each other.
-        CheckpointError: a configuration or the manifest can't be read; names file and key. Or the hub has no such
-            model, or can't be reached.
+        SampleError: there is no such model, or its parts do not fit each other.
+        CheckpointError: it lacks a part, or a configuration or the manifest can't be read; names file and key. Or the
+            hub has no such model, or can't be reached.
     """
     bundled = plugins.names("model")
     known = ", ".join(bundled) or "none"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         remove_lora,
         set_lora_strength,
     )
+    from hy_weights.lora.base import base_metadata, require_base
+    from hy_weights.lora.extraction import Extraction, extract_lora
     from hy_weights.lora.factors import LoRA
     from hy_weights.lora.merging import merge_loras
     from hy_weights.lora.names import LayerNames
@@ -38,14 +40,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckpointError",
+    "Extraction",
     "FileState",
     "LayerNames",
     "LoRA",
     "LoRAError",
     "StoredTensors",
     "TensorStore",
+    "base_metadata",
     "content_key",
     "discard",
+    "extract_lora",
     "file_states",
     "flatten_state",
     "folder_digest",
@@ -65,6 +70,7 @@ __all__ = [
     "read_state",
     "read_tensors",
     "remove_lora",
+    "require_base",
     "require_replaceable",
     "set_lora_strength",
     "staged",
@@ -82,14 +88,17 @@ __all__ = [
 
 _HOME = {
     "CheckpointError": "hy_weights.errors",
+    "Extraction": "hy_weights.lora.extraction",
     "FileState": "hy_weights.manifest",
     "LayerNames": "hy_weights.lora.names",
     "LoRA": "hy_weights.lora.factors",
     "LoRAError": "hy_weights.errors",
     "StoredTensors": "hy_weights.stored",
     "TensorStore": "hy_weights.store",
+    "base_metadata": "hy_weights.lora.base",
     "content_key": "hy_weights.store",
     "discard": "hy_weights.publish",
+    "extract_lora": "hy_weights.lora.extraction",
     "file_states": "hy_weights.manifest",
     "flatten_state": "hy_weights.state",
     "folder_digest": "hy_weights.digest",
@@ -109,6 +118,7 @@ _HOME = {
     "read_state": "hy_weights.state_folder",
     "read_tensors": "hy_weights.stored",
     "remove_lora": "hy_weights.lora.adapters",
+    "require_base": "hy_weights.lora.base",
     "require_replaceable": "hy_weights.publish",
     "set_lora_strength": "hy_weights.lora.adapters",
     "staged": "hy_weights.publish",

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from hyvideo_sample.layouts import find_parts
-from hyvideo_sample.settings import SampleError
+from hy_weights import CheckpointError, staged, write_manifest
+from hy_weights.parts import find_parts
 
 DIFFUSERS = ("transformer", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 RELEASED = (
@@ -21,9 +21,17 @@ def make(folder, names):
     return folder
 
 
-def test_ours(checkpoint):
-    parts = find_parts(checkpoint)
-    assert (parts.text_encoder, parts.dit, parts.vae) == tuple(checkpoint / x for x in ("text_encoder", "dit", "vae"))
+def test_ours(tmp_path):
+    folder = tmp_path / "model"
+    with staged(folder) as inside:
+        for name in ("text_encoder", "dit", "vae"):
+            (inside / name).mkdir()
+            (inside / name / "config.json").write_text("{}")
+            (inside / name / "model.safetensors").touch()
+        (inside / "config.json").write_text(json.dumps({"sampling": {"steps": 2}}))
+        write_manifest(inside)
+    parts = find_parts(folder)
+    assert (parts.text_encoder, parts.dit, parts.vae) == tuple(folder / x for x in ("text_encoder", "dit", "vae"))
     assert (parts.published, parts.sampling["steps"]) == (True, 2)
 
 
@@ -57,5 +65,5 @@ def test_the_released_one_means_the_full_weights_where_fp8_lies_beside_them(tmp_
     ],
 )
 def test_a_missing_part_is_named(tmp_path, names, lacks):
-    with pytest.raises(SampleError, match=lacks):
+    with pytest.raises(CheckpointError, match=lacks):
         find_parts(make(tmp_path, names))

@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hy_weights import read_config, read_manifest
-from hy_weights.reading import read_json
-
-from hyvideo_sample.settings import SampleError
+from hy_weights.errors import CheckpointError
+from hy_weights.manifest import read_manifest
+from hy_weights.reading import read_config, read_json
 
 _OURS = ("text_encoder", "dit", "vae")
 _FILES = [
@@ -65,8 +64,7 @@ def find_parts(folder: Path) -> Parts:
             `transformers` and `vae`, and `text_encoder` and `text_encoder_2` beside it.
 
     Raises:
-        SampleError: a part is missing; names it.
-        CheckpointError: a JSON file can't be read.
+        CheckpointError: a part is missing, or a JSON file can't be read; names it.
     """
     if (folder / "transformer").is_dir():
         return _diffusers(folder)
@@ -79,7 +77,7 @@ def _ours(folder: Path) -> Parts:
     if missing := [file for file in _FILES if not (folder / file).is_file()]:
         has = f"{', '.join(_OURS)} (each config.json and model.safetensors), config.json and manifest.json"
         theirs = f"diffusers' layout has transformer, and Tencent's {RELEASED}"
-        raise SampleError(
+        raise CheckpointError(
             f"{folder} is no whole model: it lacks {', '.join(missing)}; a model folder has {has}; {theirs}"
         )
     read_manifest(folder)
@@ -128,4 +126,6 @@ def _released(folder: Path) -> Parts:
 
 def _require(folder: Path, parts: tuple[str, ...], what: str) -> None:
     if missing := [part for part in parts if not (folder / part).is_dir()]:
-        raise SampleError(f"{folder} is no whole model: it lacks {', '.join(missing)}; {what} has {', '.join(parts)}")
+        raise CheckpointError(
+            f"{folder} is no whole model: it lacks {', '.join(missing)}; {what} has {', '.join(parts)}"
+        )
