@@ -23,6 +23,9 @@ EVERYWHERE = (0.0, 1.0)
 Predict = Callable[[Tensor, Tensor, TextTokens], Tensor]
 """velocity_BCTHW = predict(x_BCTHW, timestep_B, text): a backbone, or one that `embedded_guidance` tells its scale."""
 
+Told = Callable[[Tensor, Tensor, TextTokens, Tensor], Tensor]
+"""velocity_BCTHW = told(x_BCTHW, timestep_B, text, guidance_B): a backbone that has learned its guidance."""
+
 
 def guided(
     backbone: Predict | Backbone,
@@ -82,7 +85,7 @@ def guided(
     return velocity
 
 
-def embedded_guidance(backbone: Backbone, scale: float, dtype: torch.dtype = torch.float32) -> Predict:
+def embedded_guidance(backbone: Told | Backbone, scale: float, dtype: torch.dtype = torch.float32) -> Predict:
     """Tell a distilled backbone the guidance it has learned, in each call (paper section 5.2).
 
     One branch is enough, `guided(embedded_guidance(backbone, 6.0), text)`; a negative prompt needs both,

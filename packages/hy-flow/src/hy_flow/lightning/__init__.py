@@ -5,5 +5,6 @@ from hy_flow.lightning.batch import TrainingBatch
 from hy_flow.lightning.module import FlowMatching
 from hy_flow.lightning.non_finite import SkipNonFinite
 from hy_flow.lightning.throughput import Throughput
+from hy_flow.lightning.unfreezing import Unfreezing
 
-__all__ = ["EMA", "FlowMatching", "SkipNonFinite", "Throughput", "TrainingBatch", "averaged"]
+__all__ = ["EMA", "FlowMatching", "SkipNonFinite", "Throughput", "TrainingBatch", "Unfreezing", "averaged"]

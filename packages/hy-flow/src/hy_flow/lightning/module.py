@@ -3,7 +3,7 @@
 Shapes: B batch, C channels, T H W frames/height/width of the latent or of the video.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, get_args
 
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from hy_flow.errors import FlowError
-from hy_flow.guidance import guided
+from hy_flow.guidance import Predict, embedded_guidance, guided
 from hy_flow.lightning.batch import Draws, TrainingBatch
 from hy_flow.lightning.frozen import Frozen, unwrapped
+from hy_flow.lightning.parameter_groups import parameter_groups
 from hy_flow.lightning.schedule import Decay, curriculum_of, rate
 from hy_flow.lightning.texts import prepare_texts, replaced
 from hy_flow.loss_bins import LossBins
@@ -59,10 +60,14 @@ class FlowMatching(LightningModule):
         weighting: how much the loss counts at each noise level; see `hy_flow.loss_weight`.
         optimizer: makes the optimizer from the parameters; a recipe names its class and settings. A stage's learning
             rate takes the place of its first group's; others keep their ratio to that.
+        learning_rates: of parameters by a pattern of their names, such as `{"backbone.single_blocks.*": 1e-5}`; the
+            others have the optimizer's.
         warmup_steps: optimizer steps with a linearly rising learning rate, at the start of every stage.
         decay: `cosine` from the first warm-up to 0 at the trainer's last step (without a last step it stays), or
             `constant`.
         caption_dropout: share of captions replaced by the empty one, so that guidance has its null branch.
+        embedded_guidance: the scale that a backbone which has learned its guidance is told in training; 1 asks it for
+            the data as they are. None: the backbone takes none.
         freeze_text_encoder: leave the encoder as it is; no gradients flow into it, and checkpoints don't hold it.
         compile: have `torch.compile` compile the backbone; parameters keep their names.
         sigma_bins: number of noise level ranges that the loss is also logged for.
@@ -87,9 +92,11 @@ class FlowMatching(LightningModule):
         shift_tokens: int | None = None,
         weighting: Weighting = "uniform",
         optimizer: OptimizerCallable = AdamW,
+        learning_rates: Mapping[str, float] | None = None,
         warmup_steps: int = 100,
         decay: Decay = "cosine",
         caption_dropout: float = 0.1,
+        embedded_guidance: float | None = None,
         freeze_text_encoder: bool = False,
         compile: bool = False,
         sigma_bins: int = 4,
@@ -108,9 +115,11 @@ class FlowMatching(LightningModule):
         self.shift, self.shift_tokens = shift, shift_tokens
         self.weighting: Weighting = weighting
         self.optimizer = optimizer
+        self.learning_rates = learning_rates or {}
         self.warmup_steps = warmup_steps
         self.decay: Decay = decay
         self.caption_dropout = caption_dropout
+        self.embedded_guidance = embedded_guidance
         self.compile_backbone = compile
         self.seed = seed
         self.loss_bins = LossBins(sigma_bins)
@@ -197,7 +206,10 @@ class FlowMatching(LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """The optimizer of everything that has gradients; its learning rate is set before every step."""
-        optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+        if self.learning_rates:
+            optimizer = self.optimizer(parameter_groups(self.named_parameters(), self.learning_rates))
+        else:
+            optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
         if getattr(optimizer, "_step_supports_amp_scaling", False):
             # Lightning refuses to clip gradients of a fused optimizer, which could unscale them by itself, even where
             # nothing is scaled (bf16). This says that it doesn't; the scaler of float16 unscales them, as for others.
@@ -216,7 +228,7 @@ class FlowMatching(LightningModule):
             noise_BCTHW: where to start, on the module's device.
             steps: of the released solver and schedule.
             shift: of the schedule.
-            guidance: scale of classifier-free guidance; 1 is without.
+            guidance: scale of classifier-free guidance, 1 is without; or of the guidance that the backbone has learned.
 
         Returns:
             latent_BCTHW, float32, times the autoencoder's scaling factor.
@@ -225,7 +237,11 @@ class FlowMatching(LightningModule):
         self.eval()
         try:
             text, null_text = self._encode(prompts), self._encode([""])
-            velocity = guided(self.path.velocity(self.backbone), text, null_text, guidance)
+            backbone = self.path.velocity(self.backbone)
+            if self.embedded_guidance is None:
+                velocity = guided(backbone, text, null_text, guidance)
+            else:
+                velocity = guided(embedded_guidance(backbone, guidance), text)
             return sample(velocity, noise_BCTHW, sigmas(steps, shift))
         finally:
             for part in training:
@@ -235,7 +251,7 @@ class FlowMatching(LightningModule):
         """Return each sample's mean squared error, B."""
         noise_BCTHW = draws.noise("noise", latent_BCTHW)
         noisy_BCTHW, target_BCTHW = self.path.sample(latent_BCTHW, noise_BCTHW, sigma_B)
-        answer_BCTHW = self.backbone(noisy_BCTHW, self.path.timestep(sigma_B), text)
+        answer_BCTHW = self._predict()(noisy_BCTHW, self.path.timestep(sigma_B), text)
         return (answer_BCTHW.float() - target_BCTHW).square().mean(dim=(1, 2, 3, 4))
 
     def _text(self, batch: TrainingBatch, dropped: Sequence[bool] = ()) -> TextTokens:
@@ -249,6 +265,11 @@ class FlowMatching(LightningModule):
         if self._null_text is None:
             self._null_text = self._encode([""])
         return replaced(text, self._null_text, dropped)
+
+    def _predict(self) -> Predict:
+        """The backbone, told its guidance if it takes any."""
+        scale = self.embedded_guidance
+        return self.backbone if scale is None else embedded_guidance(self.backbone, scale)
 
     def _encode(self, captions: Sequence[str]) -> TextTokens:
         """Encode on the module's device: one that reads a cache gives states where it pleases."""

@@ -51,7 +51,8 @@ class Throughput(Callback):
     The arithmetic is PyTorch's formulas for every matrix product, convolution and attention of the forward and backward
     pass: encoders that run in training count, and so does what activation checkpointing repeats. It is counted in the
     first batch of each shape, which then costs a few per cent more and is not compiled, and taken as the same in the
-    others of that shape. Time is measured once per log, where the accelerator is waited for; other steps do not wait.
+    others of that shape, as long as no further weights are trained. Time is measured once per log, where the
+    accelerator is waited for; other steps do not wait.
 
     Lightning's `ThroughputMonitor` waits in every step, and takes all batches to be like the last one.
 
@@ -63,6 +64,7 @@ class Throughput(Callback):
     def __init__(self, count_operations: bool = True) -> None:
         self.count_operations = count_operations
         self._operations: dict[Any, int] = {}
+        self._kind: Any = None
         self._counting = ExitStack()
         self._done: defaultdict[str, float] = defaultdict(float)
         self._paused = 0.0
@@ -75,10 +77,11 @@ class Throughput(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Begin to count the first batch of its shape."""
-        if self.count_operations and (shape := _shape(batch)) not in self._operations:
+        self._kind = kind = (_shape(batch), sum(weight.requires_grad for weight in pl_module.parameters()))
+        if self.count_operations and kind not in self._operations:
             self._counting.enter_context(torch.compiler.set_stance("force_eager"))
             counted = self._counting.enter_context(CountedOperations())
-            self._counting.callback(lambda: self._operations.update({shape: counted.total}))
+            self._counting.callback(lambda: self._operations.update({kind: counted.total}))
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End counting."""
@@ -101,7 +104,7 @@ class Throughput(Callback):
     ) -> None:
         """Log, where the trainer does."""
         if self.count_operations:
-            self._done["flop"] += self._operations[_shape(batch)]
+            self._done["flop"] += self._operations[self._kind]
         every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue] - set by a connector
         step = trainer.global_step
         if not every or step % every or step == self._last_log:
