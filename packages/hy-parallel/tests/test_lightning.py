@@ -7,7 +7,7 @@ import torch
 from hy_parallel import ParallelError
 
 pytest.importorskip("lightning", reason="training is the extra hy-parallel[train]")
-from hy_parallel.lightning import Recompute
+from hy_parallel.lightning import Offload, Recompute
 from lightning import LightningModule, Trainer
 
 pytestmark = pytest.mark.filterwarnings(
@@ -62,3 +62,25 @@ def test_a_second_training_does_not_apply_it_twice(model, blocks, x):
 def test_a_path_without_a_module_is_named(model, x):
     with pytest.raises(ParallelError, match=r"Training has no module at 'backbone\.blocks\.\*'"):
         fit(Training(model, x), Recompute(["backbone.blocks.*"]))
+
+
+@pytest.fixture
+def frozen(model, blocks):
+    """The model, of which only what is outside the blocks is trained."""
+    for path in blocks:
+        model.get_submodule(path.rpartition(".")[0]).requires_grad_(False)
+    return model
+
+
+def test_an_offloaded_training_gives_the_same_numbers(frozen, blocks, x):
+    plain, offloaded = Training(copy.deepcopy(frozen), x), Training(frozen, x)
+    fit(plain)
+    paths = [f"model.{path}" for path in blocks]
+    fit(offloaded, Offload(paths), Recompute(paths))
+    state = offloaded.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in plain.state_dict().items())
+
+
+def test_offload_needs_recompute(frozen, blocks, x):
+    with pytest.raises(ParallelError, match="offloaded, but not recomputed"):
+        fit(Training(frozen, x), Offload([f"model.{path}" for path in blocks]))

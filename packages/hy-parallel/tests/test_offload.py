@@ -300,3 +300,21 @@ def test_a_tensor_class_of_its_own_is_refused(model):
     model.wide[0].shift = torch.randn(8).as_subclass(Odd)
     with pytest.raises(ParallelError, match="a Wide has weights of class Odd"):
         BlockOffload(model, ("wide.*",), "cpu")
+
+
+def test_moving_the_module_passes_the_blocks_by(model, blocks, x):
+    streamed = frozen(model)
+    with torch.no_grad():
+        expected = streamed(x)
+    offloaded = BlockOffload(streamed, blocks, "cpu")
+    places = storages(streamed.wide.parameters())
+    copy.deepcopy(streamed).to(torch.float64)
+    streamed.to(torch.float64)
+    assert streamed.first.weight.dtype == torch.float64
+    assert storages(streamed.wide.parameters()) == places
+    streamed.to(torch.float32)
+    with torch.no_grad():
+        assert torch.equal(streamed(x), expected)
+    offloaded.remove()
+    streamed.to(torch.float64)
+    assert streamed.wide[0].up.weight.dtype == torch.float64

@@ -23,7 +23,8 @@ class BlockOffload:
     Before a block computes, its weights have been copied into one of two buffers on the device; while it computes, the
     next block's are copied into the other, by a stream of their own. Blocks are expected in their order, or, in a
     backward pass, in the reverse; any other order is computed rightly too, but waits for its copies. Everything else of
-    the model, what is trained in a block included (a LoRA, say), is moved to the device and stays there.
+    the model, what is trained in a block included (a LoRA, say), is moved to the device and stays there. `to(...)` and
+    its like pass these blocks by, so that a trainer which moves its module moves the rest.
 
     It serves inference, and training around frozen weights **if each block is recomputed** (`recompute_blocks`, before
     or after): without, autograd would need weights that are gone, and says that they were "modified by an inplace
@@ -65,11 +66,16 @@ class BlockOffload:
             block.register_forward_pre_hook(partial(torch.compiler.disable(self._before), index))
             for index, block in enumerate(streamed)
         ]
+        self._streamed = streamed
+        for block in streamed:
+            block._apply = partial(_as_it_is, block)
 
     def remove(self) -> None:
         """Undo the hooks and free the device's buffers; the blocks' weights are on the host then."""
         for hook in self._hooks:
             hook.remove()
+        for block in self._streamed:
+            block.__dict__.pop("_apply", None)
         for slot in self._slots:
             slot.clear()
         self._slots.clear()
@@ -103,6 +109,11 @@ class BlockOffload:
         if index + 1 < len(self._blocks):
             return index + 1
         return None if torch.is_grad_enabled() else 0  # the backward pass begins with this block; or the next step
+
+
+def _as_it_is(block: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+    """Stand in for `Module._apply`, which would bring the weights back to the device, or give them another dtype."""
+    return block
 
 
 class _Block:
