@@ -3,8 +3,8 @@ import math
 import cv2
 import numpy as np
 import pytest
-from hy_data.analyser import Reading, read_caption, read_clip, score
-from hy_data.world import World
+from hy_data.analyser import Reading, Scores, read_caption, read_clip, score
+from hy_data.world import COLOURS, World
 
 CLIPS = 120
 
@@ -124,3 +124,15 @@ def test_what_no_caption_asks_is_not_scored():
 def test_numbers_of_clips_and_captions_must_agree(clips):
     with pytest.raises(ValueError, match="shorter"):
         score([clips[0].frames_THWC], [])
+
+
+def test_a_palette_says_which_colours_there_are():
+    orange = {"orange": (230, 128, 25)}
+    clips = [World(split="all", palette=orange).clip(number) for number in range(20)]
+    captions = [clip.caption for clip in clips]
+    frames = [clip.frames_THWC for clip in clips]
+    assert {read_clip(one).colour for one in frames} == {None}, "it lies between red and yellow"
+    assert score(frames, captions, {**COLOURS, **orange}) == Scores(1.0, 1.0, 1.0)
+    assert read_caption("an orange circle moves left on a black background", orange).colour == "orange"
+    with pytest.raises(ValueError, match="not a caption"):
+        read_caption(captions[0])

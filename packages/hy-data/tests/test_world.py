@@ -87,3 +87,17 @@ def test_colours_fill_the_object():
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match="got"):
         World(**settings)
+
+
+def test_a_palette_of_its_own_gives_other_colours():
+    orange = {"orange": (230, 128, 25)}
+    world = World(split="all", palette=orange)
+    clips = [world.clip(number) for number in range(30)]
+    assert {clip.scene.colour for clip in clips} == {"orange"}
+    assert {clip.scene.shape for clip in clips} == set(SHAPES)
+    assert all(clip.caption.startswith("a orange ") for clip in clips)
+    scene = clips[0].scene
+    x, y = int(scene.start_x), int(scene.start_y)
+    assert clips[0].frames_THWC[0, y, x].tolist() == [230, 128, 25]
+    with pytest.raises(ValueError, match="give split='all'"):
+        World(palette=orange)

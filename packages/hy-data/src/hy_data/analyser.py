@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from hy_data.world import COLOURS, MOTIONS, RADIUS_RANGE, REFERENCE_SIDE, SHAPES, coverage
+from hy_data.world import COLOURS, MOTIONS, RADIUS_RANGE, REFERENCE_SIDE, SHAPES, Palette, coverage
 
 _SATURATED = 100.0
 _RADIUS_SLACK = 1.5
@@ -27,10 +27,7 @@ _LOOKS = 5
 _AGREEING = 3
 _MOVED = 7.0
 _STILL = 3.5
-_CAPTION = re.compile(
-    rf"a ({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})"
-    r"(?: (?:moves (left|right|up|down)|stays (still)))? on a .+ background"
-)
+_CAPTION = r"an? ({colours}) ({shapes})(?: (?:moves (left|right|up|down)|stays (still)))? on a .+ background"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,7 @@ class Reading:
     """What a clip shows, or what a caption asks for; None where a clip can't be read or a caption is silent.
 
     Attributes:
-        colour: a key of `hy_data.world.COLOURS`.
+        colour: a key of the palette, such as `hy_data.world.COLOURS`.
         shape: one of `hy_data.world.SHAPES`.
         motion: a key of `hy_data.world.MOTIONS`.
     """
@@ -68,7 +65,7 @@ class _Blob:
     mask_HW: npt.NDArray[np.bool_]
 
 
-def read_clip(frames_THWC: npt.NDArray[np.uint8]) -> Reading:
+def read_clip(frames_THWC: npt.NDArray[np.uint8], palette: Palette = COLOURS) -> Reading:
     """Read a clip.
 
     Colour and shape must agree on three of five frames spread over the clip (on every frame of a shorter one). Shape is
@@ -77,6 +74,7 @@ def read_clip(frames_THWC: npt.NDArray[np.uint8]) -> Reading:
 
     Args:
         frames_THWC: frames of shape (T, H, W, 3), uint8 RGB.
+        palette: the colours there are; the nearest is meant.
 
     Returns:
         the attributes, None where rejected; motion is None for a single frame.
@@ -89,38 +87,39 @@ def read_clip(frames_THWC: npt.NDArray[np.uint8]) -> Reading:
     seen = [blob for blob in blobs if blob is not None]
     first, last = blobs[0], blobs[-1]
     return Reading(
-        colour=_agreed((_colour(blob) for blob in seen), needed),
+        colour=_agreed((_colour(blob, palette) for blob in seen), needed),
         shape=_agreed((_shape(blob) for blob in seen), needed),
         motion=_motion(last.x - first.x, last.y - first.y, unit) if count > 1 and first and last else None,
     )
 
 
-def read_caption(caption: str) -> Reading:
-    """Read what a caption of the world asks for; motion is None in a still picture's.
+def read_caption(caption: str, palette: Palette = COLOURS) -> Reading:
+    """Read what a caption of the world asks for, whose colours are the palette's; motion is None in a still picture's.
 
     Raises:
         ValueError: when the sentence is not one of the world's.
     """
-    match = _CAPTION.fullmatch(caption)
+    match = re.fullmatch(_CAPTION.format(colours="|".join(palette), shapes="|".join(SHAPES)), caption)
     if match is None:
         raise ValueError(f"not a caption of the procedural world: {caption!r}")
     colour, shape, direction, still = match.groups()
     return Reading(colour=colour, shape=shape, motion=direction or still)
 
 
-def score(clips: Iterable[npt.NDArray[np.uint8]], captions: Sequence[str]) -> Scores:
+def score(clips: Iterable[npt.NDArray[np.uint8]], captions: Sequence[str], palette: Palette = COLOURS) -> Scores:
     """Compare clips with captions, one by one; a rejected clip counts as wrong.
 
     Args:
         clips: frames of shape (T, H, W, 3), uint8 RGB, one clip per caption.
         captions: sentences of the procedural world.
+        palette: the colours there are.
 
     Raises:
         ValueError: when the numbers differ, or a caption is not the world's.
     """
     hits: dict[str, list[bool]] = {field.name: [] for field in fields(Reading)}
     for frames_THWC, caption in zip(clips, captions, strict=True):
-        asked, shown = read_caption(caption), read_clip(frames_THWC)
+        asked, shown = read_caption(caption, palette), read_clip(frames_THWC, palette)
         for name, found in hits.items():
             if getattr(asked, name) is not None:
                 found.append(getattr(asked, name) == getattr(shown, name))
@@ -141,12 +140,17 @@ def _find(frame_HWC: npt.NDArray[np.uint8], unit: float) -> _Blob | None:
     return _Blob(frame_HWC[mask_HW].mean(axis=0), float(x.mean()) + 0.5, float(y.mean()) + 0.5, radius, mask_HW)
 
 
-def _colour(blob: _Blob) -> str | None:
-    """The world's colour of the nearest hue, unless it lies between two."""
-    hue = (blob.colour - blob.colour.min()) / np.ptp(blob.colour)
-    away = {name: np.abs(hue - (np.array(value) > 128)).max() for name, value in COLOURS.items()}
+def _colour(blob: _Blob, palette: Palette) -> str | None:
+    """The palette's colour of the nearest hue, unless it lies between two."""
+    hues = {name: _hue(np.array(value, np.float64)) for name, value in palette.items()}
+    away = {name: np.abs(_hue(blob.colour) - hue).max() for name, hue in hues.items()}
     nearest = min(away, key=lambda name: away[name])
     return nearest if away[nearest] < _HUE_SLACK else None
+
+
+def _hue(colour: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Red, green and blue, without lightness and saturation: the least is 0, the largest 1."""
+    return (colour - colour.min()) / np.ptp(colour)
 
 
 def _shape(blob: _Blob) -> str | None:

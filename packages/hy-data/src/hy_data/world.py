@@ -8,6 +8,7 @@ Shapes: T frames, H height, W width, C channels (red, green, blue).
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
@@ -39,6 +40,8 @@ TRAVEL_RANGE = (14.0, 22.0)
 _SIDE_NORMAL = math.sqrt(3) / 2
 
 Split = Literal["train", "held-out", "all"]
+Palette = Mapping[str, tuple[int, int, int]]
+"""Names of colours, and what they are in red, green and blue, 0 to 255."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,7 @@ class Scene:
     """One clip of the world, as numbers; lengths are in pixels of the rendered frame.
 
     Attributes:
-        colour: a key of COLOURS.
+        colour: a key of the world's palette.
         shape: one of SHAPES; all shapes of one radius have the same area.
         motion: a key of MOTIONS.
         background: one of BACKGROUNDS.
@@ -92,13 +95,20 @@ class World:
         frames: frames per clip, at least 1; one frame gives a still picture whose caption names no motion.
         split: "train" leaves the held-out combinations away, "held-out" draws only them.
         seed: another seed is another supply.
+        palette: other colours of the objects than COLOURS, for a look that a model has not seen; with split "all".
 
     Raises:
         ValueError: for sizes, frame counts or splits outside these ranges.
     """
 
     def __init__(
-        self, *, size: tuple[int, int] = (48, 48), frames: int = 9, split: Split = "train", seed: int = 0
+        self,
+        *,
+        size: tuple[int, int] = (48, 48),
+        frames: int = 9,
+        split: Split = "train",
+        seed: int = 0,
+        palette: Palette | None = None,
     ) -> None:
         """Remember the settings; nothing is rendered yet."""
         if min(size) < 16 or frames < 1:
@@ -108,10 +118,13 @@ class World:
         choices = {"train": tuple(t for t in TRIPLES if t not in HELD_OUT), "held-out": HELD_OUT, "all": TRIPLES}
         if split not in choices:
             raise ValueError(f"split must be one of {', '.join(choices)}, got {split!r}")
+        if palette is not None and split != "all":
+            raise ValueError(f"a palette of its own has no split: give split='all', not {split!r}")
         self.height, self.width = size
         self.frames = frames
         self.seed = seed
-        self._triples = choices[split]
+        self.palette = COLOURS if palette is None else palette
+        self._triples = choices[split] if palette is None else tuple(product(palette, SHAPES, MOTIONS))
 
     def scene(self, index: int) -> Scene:
         """Draw scene number `index`: uniform attributes, and a place where the object stays inside the frame."""
@@ -162,7 +175,7 @@ class World:
         cover_THW = coverage(scene.shape, scene.radius, centre_x_T, centre_y_T, (self.height, self.width))
         back_HW = _background(scene.background, scene.slope, (self.height, self.width))
         frames_THWC = np.empty((self.frames, self.height, self.width, 3), np.uint8)
-        for channel, value in enumerate(COLOURS[scene.colour]):
+        for channel, value in enumerate(self.palette[scene.colour]):
             frames_THWC[..., channel] = back_HW + cover_THW * (value - back_HW) + 0.5
         return frames_THWC
 
