@@ -78,6 +78,7 @@ def test_a_prompt_becomes_a_video_of_the_models_own_size(checkpoint, capsys):
         "device": "cpu",
         "tiling": "off",
         "model": str(checkpoint),
+        "loras": [],
     }
     shown = capsys.readouterr()
     assert shown.out.startswith("a-red-ball-rolling-0.mp4: 48x32, 5 frames, 0.40 s at 12.5 fps, made in ")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hy_weights.lora.spelling import lora_with_strength
+
 from hyvideo_sample.settings import SampleError, Settings
 
 _USAGE = """hyvideo sample PROMPT --model MODEL [--out FILE] [option ...]
@@ -26,6 +28,7 @@ examples:
   hyvideo sample "a white van drives to the right" --model demo/checkpoint --out van.mp4
   hyvideo sample "a red ball" --model demo/checkpoint --size 96x64 --frames 1 --out ball.png
   hyvideo sample --prompts captions.txt --model demo/checkpoint --out clips
+  hyvideo sample "a van in my look" --model demo/checkpoint --lora look.safetensors=0.8
   hyvideo sample --replay van.mp4 --seed 1 --out another-van.mp4"""
 
 _OF_DECODING = {"device", "tiling"}
@@ -39,6 +42,8 @@ class Request:
     Attributes:
         given: the settings that were given.
         model: a bundled name, a folder or a hub id.
+        loras: files to add to the transformer, each with its strength.
+        any_base: whether LoRAs that were trained on another model are taken.
         noise_file: noise to start from.
         prompts: a file with one prompt per line.
         replay: a sample to repeat.
@@ -55,6 +60,8 @@ class Request:
 
     given: dict[str, Any]
     model: str | None
+    loras: list[tuple[Path, float]]
+    any_base: bool
     noise_file: Path | None
     prompts: Path | None
     replay: Path | None
@@ -124,7 +131,7 @@ def _require_one_task(request: Request) -> None:
         raise SampleError("--rewrite rewrites a prompt that is given; a sample's own stays as it is")
     if request.decode and request.replay:
         raise SampleError("--decode and --replay are two tasks; give one of them")
-    given = {*request.given, *({"noise"} if request.noise_file else ())}
+    given = {*request.given, *({"noise"} if request.noise_file else ()), *({"lora"} if request.loras else ())}
     if request.decode and (set_already := sorted(given - _OF_DECODING)):
         names = ", ".join(set_already)
         raise SampleError(f"--decode finishes a sample whose settings are set; leave out {names}")
@@ -154,6 +161,18 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--decode", metavar="FILE", type=Path, default=None, help=text)
     text = "a bundled name (`hyvideo plugins`, kind model), a folder or hf://org/name. --replay and --decode know it"
     what.add_argument("--model", metavar="MODEL", default=None, help=text)
+    text = "add this LoRA, times STRENGTH (default 1), to the transformer; several times for several"
+    what.add_argument(
+        "--lora",
+        dest="loras",
+        metavar="FILE[=STRENGTH]",
+        type=lora_with_strength,
+        action="append",
+        default=[],
+        help=text,
+    )
+    text = "take LoRAs that say they were trained on another model, too"
+    what.add_argument("--any-base", action="store_true", default=False, help=text)
 
     words = parser.add_argument_group("rewriting the prompt, before anything else")
     text = "into one like the training captions: normal keeps the intent; master adds composition, lighting, camera"

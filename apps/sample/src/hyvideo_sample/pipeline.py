@@ -27,6 +27,7 @@ from hyvideo_sample.decoding import unfinished
 from hyvideo_sample.denoising import guided_velocity, noise_levels, watched
 from hyvideo_sample.files import write_sample
 from hyvideo_sample.latents import latent_place, write_latent
+from hyvideo_sample.loras import ChosenLoRA, put_on
 from hyvideo_sample.noise import draw_noise
 from hyvideo_sample.progress import Stages
 from hyvideo_sample.record import Record
@@ -46,6 +47,8 @@ class Pipeline:
         stages: where progress is shown.
         keep_latents: whether latents stay when their samples are written.
         noise_1CTHW: what sampling starts from; without it, what the settings' seed draws.
+        loras: added to the transformer.
+        any_base: whether they may have been trained on another.
         store: a folder of text states, which is looked in first; None encodes each prompt.
         failures: what went wrong, by the file that could not be made for it.
         kept: the files of latents that are on disk, by the sample they belong to.
@@ -57,6 +60,8 @@ class Pipeline:
     stages: Stages
     keep_latents: bool = False
     noise_1CTHW: Tensor | None = None
+    loras: tuple[ChosenLoRA, ...] = ()
+    any_base: bool = False
     store: Path | None = None
     failures: dict[Path, HyError] = field(default_factory=dict)
     kept: dict[Path, Path] = field(default_factory=dict)
@@ -104,7 +109,8 @@ class Pipeline:
 
     def _record(self, prompt: str, original: str) -> Record:
         settings = replace(self.settings, prompt=prompt, original=original)
-        return Record(settings=settings, model=self.checkpoint.name, model_sha256=self.checkpoint.digest)
+        digest = self.checkpoint.digest
+        return Record(settings=settings, model=self.checkpoint.name, model_sha256=digest, loras=self.loras)
 
     def _encode(self, prompts: list[str]) -> list[TextTokens]:
         with self.stages.stage("load the text encoder"):
@@ -133,6 +139,8 @@ class Pipeline:
         """Sample the latent of each file, in the scale that the transformer knows."""
         with self.stages.stage("load the transformer"):
             dit = load_dit(self.checkpoint.parts.dit, **self._format())
+            if self.loras:
+                put_on(dit, self.loras, self.checkpoint.parts.dit, any_base=self.any_base)
         settings, latents = self.settings, {}
         noise_1CTHW = self._noise((1, dit.config.in_channels, *settings.latent_grid)).to(settings.device)
         levels = noise_levels(settings)

@@ -19,6 +19,7 @@ from hyvideo_sample.cli import Request
 from hyvideo_sample.decoding import prepared
 from hyvideo_sample.files import check_place, read_record, slug, suffix
 from hyvideo_sample.latents import finishing, latent_place, read_latent, sample_place
+from hyvideo_sample.loras import choose
 from hyvideo_sample.noise import noise_digest, read_noise, require_shape
 from hyvideo_sample.pipeline import Pipeline, placed
 from hyvideo_sample.progress import Stages
@@ -45,6 +46,7 @@ def run(request: Request) -> int:
         _compare_models(record, checkpoint, request)
     settings = placed(replace(record.settings if record else checkpoint.defaults, **request.given))
     noise_1CTHW, settings = _noise(request, settings, checkpoint)
+    loras = record.loras if request.decode and record else choose(request.loras, record.loras if record else ())
     checkpoint.check(settings)
     sampler = _sampler(request, settings, plugins)
     prompts = _prompts(request, settings)
@@ -62,6 +64,8 @@ def run(request: Request) -> int:
             stages=stages,
             keep_latents=request.keep_latents,
             noise_1CTHW=noise_1CTHW,
+            loras=loras,
+            any_base=request.any_base,
             store=request.store,
         )
         try:
