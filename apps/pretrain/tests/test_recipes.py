@@ -12,7 +12,7 @@ NAMES = ["dit/hunyuan-video", "dit/world", "rewrite/lora", "vae/finetune-tiling"
 
 
 def test_the_recipes_are_found():
-    assert sorted(bundled()) == NAMES
+    assert set(NAMES) <= set(bundled())
     assert all(path.is_file() for path in bundled().values())
 
 
@@ -42,7 +42,8 @@ def test_an_unknown_name_is_said():
 def test_help_lists_the_recipes(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert ",".join(NAMES) in "".join(capsys.readouterr().out.split())  # lines break at hyphens too
+    told = "".join(capsys.readouterr().out.split())  # lines break at hyphens too
+    assert ",".join(sorted(bundled())) in told
 
 
 @pytest.mark.parametrize("name", NAMES[3:])

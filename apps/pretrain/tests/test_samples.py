@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hy_data import read_video
@@ -151,3 +152,19 @@ def test_a_size_that_does_not_fit_is_refused_before_the_training(tmp_path, size)
 def test_a_sheet_of_nothing_is_refused(tmp_path, wrong):
     with pytest.raises(SampleSheetError, match="needs prompts, and every must be at least 1"):
         SampleSheets(**{"prompts": ["a"], "folder": str(tmp_path), **wrong})
+
+
+def test_what_was_before_stands_beside_what_is(tmp_path):
+    callback = sheets(tmp_path, before=True)
+    fit(callback, steps=2)
+    names = ["before.npy", "step-0000000.mp4", "step-0000000.png", "step-0000002.mp4", "step-0000002.png"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == names
+    before = np.load(tmp_path / "before.npy")
+    assert before.shape == (3, 5, 6, 8, 3)
+    assert read_video(tmp_path / "step-0000002.mp4").frames_THWC.shape == (5, 18, 16, 3), "a row per prompt"
+    assert read_video(tmp_path / "step-0000000.mp4").frames_THWC.shape == (5, 12, 16, 3)
+    now = [torch.full((5, 6, 8, 3), level, dtype=torch.uint8) for level in range(3)]
+    rows = list(callback._rows(7, now))
+    assert [row.label for row in rows[:2]] == ["before: ab", "step 7: ab"]
+    assert all(np.array_equal(row.frames_THWC, shown) for row, shown in zip(rows[::2], before, strict=True))
+    assert all(np.array_equal(row.frames_THWC, shown) for row, shown in zip(rows[1::2], now, strict=True))

@@ -14,7 +14,7 @@ from hyvideo_pretrain.publish_command import publish
 from hyvideo_pretrain.recipes import bundled, with_recipes
 from hyvideo_pretrain.run_folder import NothingToResume, holds_checkpoints
 
-DESCRIPTION = """Train a model from a Lightning CLI config: `hyvideo pretrain fit --config recipe.yaml`.
+DESCRIPTION = """Train a model from a Lightning CLI config: `{prog} fit --config recipe.yaml`.
 Any value of the recipe can be given as an option (`--trainer.max_steps 500 --model.optimizer.lr 1e-4`);
 `fit --config recipe.yaml --print_config` shows the whole configuration, `fit --config recipe.yaml --resume` goes on
 from the newest whole checkpoint, `--resume PATH` from the one named. `hyvideo pretrain publish RUN --out FOLDER` writes
@@ -64,12 +64,13 @@ class Command(LightningCLI):
         self.config_init["fit"]["ckpt_path"] = str(folders[0])
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], prog: str = "hyvideo pretrain") -> int:
     """Run Lightning CLI.
 
     Args:
         argv: A Lightning sub-command and its options, for example `["fit", "--config", "recipe.yaml"]`; `--resume`
             stands for `--ckpt_path last`, `--resume PATH` for `--ckpt_path PATH`. Or `publish` and its options.
+        prog: What the command is called, for its help.
 
     Returns:
         The exit code; an interrupted run raises `Interrupted`.
@@ -91,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
         save_config_kwargs={"overwrite": True},
         auto_configure_optimizers=False,
         parser_class=Parser,
-        parser_kwargs={"prog": "hyvideo pretrain", "description": f"{DESCRIPTION} {', '.join(bundled())}."},
+        parser_kwargs={"prog": prog, "description": f"{DESCRIPTION.format(prog=prog)} {', '.join(bundled())}."},
         args=expand(argv),
     )
     return 0

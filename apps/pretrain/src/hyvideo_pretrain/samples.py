@@ -8,8 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from hy_data.contact_sheet import Row, contact_sheet, write_contact_sheet
+from hy_data.files import staged
 from hy_data.video import write_video
 from hy_flow import counter_noise
 from hy_flow.lightning import averaged
@@ -33,7 +36,8 @@ class SampleSheets(Callback):
 
     Writes `step-0001000.png`, a row of frames per prompt, and `step-0001000.mp4`, all clips side by side. The trainer's
     TensorBoard gets the sheet, and its W&B sheet and video; both take part only if they are the trainer's loggers. Only
-    the first process samples, the others wait.
+    the first process samples, the others wait. With `before`, every prompt is also sampled before the first step, and
+    each sheet and video shows that beside what has become of it.
 
     Args:
         prompts: A clip each.
@@ -47,6 +51,7 @@ class SampleSheets(Callback):
         steps: Of the sampler.
         shift: Of its schedule.
         guidance: Scale of classifier-free guidance.
+        before: Whether samples of before the training are shown too.
         seed: Of the noise, which prompt number n always has to itself.
 
     Raises:
@@ -66,6 +71,7 @@ class SampleSheets(Callback):
         steps: int = 30,
         shift: float = 7.0,
         guidance: float = 6.0,
+        before: bool = False,
         seed: int = 0,
     ) -> None:
         if not prompts or every < 1:
@@ -77,6 +83,7 @@ class SampleSheets(Callback):
         self.size = frames, height, width
         self.fps = fps
         self.settings = {"steps": steps, "shift": shift, "guidance": guidance}
+        self.before = before
         self.seed = seed
         self._last = 0
 
@@ -97,6 +104,11 @@ class SampleSheets(Callback):
             decoder.to(pl_module.device).eval()
         self._last = trainer.global_step
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sample what is to be compared with; a resumed run has done so."""
+        if self.before and trainer.global_step == 0:
+            self._sample(trainer, pl_module)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -104,9 +116,12 @@ class SampleSheets(Callback):
         if trainer.global_step == self._last or trainer.global_step % self.every:
             return
         self._last = trainer.global_step
+        self._sample(trainer, pl_module)
+
+    def _sample(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.is_global_zero:
-            with averaged(trainer, pl_module), trainer.precision_plugin.val_step_context():
-                clips = [self._clip(pl_module, number) for number in range(len(self.prompts))]
+            with averaged(trainer, module), trainer.precision_plugin.val_step_context():
+                clips = [self._clip(module, number) for number in range(len(self.prompts))]
             self._show(trainer, clips)
         trainer.strategy.barrier("SampleSheets")
 
@@ -130,11 +145,12 @@ class SampleSheets(Callback):
 
     def _show(self, trainer: Trainer, clips: Sequence[Tensor]) -> None:
         name = f"step-{trainer.global_step:07d}"
-        rows = [Row(prompt, clip.numpy()) for prompt, clip in zip(self.prompts, clips, strict=True)]
+        rows = list(self._rows(trainer.global_step, clips))
         write_contact_sheet(self.folder / f"{name}.png", rows)
         video = self.folder / f"{name}.mp4" if self.size[0] > 1 else None
         if video is not None:
-            write_video(video, _side_by_side(clips).numpy(), self.fps)
+            columns = 2 if len(rows) > len(clips) else math.ceil(math.sqrt(len(clips)))
+            write_video(video, _side_by_side([row.frames_THWC for row in rows], columns), self.fps)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("samples", contact_sheet(rows), trainer.global_step, dataformats="HWC")
@@ -143,14 +159,26 @@ class SampleSheets(Callback):
                 if video is not None:
                     logger.log_video("sample videos", [str(video)], trainer.global_step)
 
+    def _rows(self, step: int, clips: Sequence[Tensor]) -> Iterator[Row]:
+        """A row per prompt; where samples of before are compared with, two."""
+        now = [clip.numpy() for clip in clips]
+        kept = self.folder / "before.npy"
+        if self.before and step == 0:
+            with staged(kept) as partial, partial.open("wb") as file:
+                np.save(file, np.stack(now))
+        compared = np.load(kept) if self.before and step > 0 and kept.exists() else None
+        for number, prompt in enumerate(self.prompts):
+            if compared is not None:
+                yield Row(f"before: {prompt}", compared[number])
+            yield Row(prompt if compared is None else f"step {step}: {prompt}", now[number])
+
 
 def _with(size: Sequence[int], decoder: Any) -> Iterator[tuple[int, int]]:
     return zip(size, decoder.compression, strict=True)
 
 
-def _side_by_side(clips: Sequence[Tensor]) -> Tensor:
-    """Lay clips of one size out in a grid that is about square; places without a clip are black."""
-    columns = math.ceil(math.sqrt(len(clips)))
-    places = [*clips, *[torch.zeros_like(clips[0])] * (-len(clips) % columns)]
-    lines = [torch.cat(places[start : start + columns], dim=2) for start in range(0, len(places), columns)]
-    return torch.cat(lines, dim=1)
+def _side_by_side(clips: Sequence[npt.NDArray[np.uint8]], columns: int) -> npt.NDArray[np.uint8]:
+    """Lay clips of one size out in a grid; places without a clip are black."""
+    places = [*clips, *[np.zeros_like(clips[0])] * (-len(clips) % columns)]
+    lines = [np.concatenate(places[start : start + columns], axis=2) for start in range(0, len(places), columns)]
+    return np.concatenate(lines, axis=1)

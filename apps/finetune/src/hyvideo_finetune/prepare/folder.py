@@ -1,0 +1,136 @@
+"""What lies in a user's folder: videos and pictures, and the caption of each."""
+
+import csv
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hy_data.samples import MEDIA
+
+from hyvideo_finetune.errors import FinetuneError
+
+_FILE_COLUMNS = ("file", "file_name", "video", "path", "image")
+_CAPTION_COLUMNS = ("caption", "text", "prompt")
+
+Describe = Callable[[Path], str]
+"""Makes a caption of a video's or picture's file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A video or a picture with its caption.
+
+    Attributes:
+        file: where it lies.
+        name: its path in the folder.
+        caption: what it shows.
+        told_by: where the caption comes from, for the report.
+    """
+
+    file: Path
+    name: str
+    caption: str
+    told_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """What can't be used, and why.
+
+    Attributes:
+        name: its path in the folder.
+        reason: what is wrong, and what would be right.
+    """
+
+    name: str
+    reason: str
+
+
+def look_into(
+    folder: Path, captions: Path | None = None, describe: Describe | None = None
+) -> tuple[list[Found], list[Refused]]:
+    """Find videos and pictures, in sub-folders too, in the order of their names.
+
+    A caption is the text file of the same name (`clip.mp4`, `clip.txt`), or what a table of captions says.
+
+    Args:
+        folder: where to look.
+        captions: a table (CSV) with a column `file` (or video, path …), relative to the folder, and one `caption` (or
+            text, prompt); text files are not looked at then.
+        describe: makes the captions that are missing or empty.
+
+    Raises:
+        FinetuneError: there is no such folder, or nothing in it to train on; or the table can't be read.
+    """
+    if not folder.is_dir():
+        raise FinetuneError(f"{folder}: no such folder; give one with videos (or pictures) and a text file for each")
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not _is_hidden(file, folder)]
+    media = {file.relative_to(folder).as_posix(): file for file in files if file.suffix.lower().lstrip(".") in MEDIA}
+    if not media:
+        raise FinetuneError(f"{folder}: no videos and no pictures in it; known are {', '.join(MEDIA)}")
+    told = _beside(media) if captions is None else _table(captions)
+    found: list[Found] = []
+    refused = [
+        Refused(name=name, reason=f"{captions} has a caption for it, but there is no such video or picture")
+        for name in told
+        if name not in media
+    ]
+    for name, file in media.items():
+        caption, told_by = told.get(name, ("", ""))
+        if caption or describe is None:
+            reason = _lacking(file, told_by, captions)
+        else:
+            (caption, reason), told_by = _described(file, describe), "captioner"
+        if caption:
+            found.append(Found(file=file, name=name, caption=caption, told_by=told_by))
+        else:
+            refused.append(Refused(name=name, reason=reason))
+    return found, refused
+
+
+def _described(file: Path, describe: Describe) -> tuple[str, str]:
+    """A caption, or why there is none."""
+    try:
+        return describe(file).strip(), "the captioner says nothing of it"
+    except Exception as error:  # a captioner is a stranger's code: whatever it does costs this file only
+        return "", f"the captioner failed with {type(error).__name__}: {error}"
+
+
+def _is_hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+
+
+def _beside(media: Mapping[str, Path]) -> dict[str, tuple[str, str]]:
+    """The text files beside videos; one that can't be read as text tells nothing."""
+    texts = {name: file.with_suffix(".txt") for name, file in media.items()}
+    return {name: (_text(text), text.name) for name, text in texts.items() if text.is_file()}
+
+
+def _text(file: Path) -> str:
+    try:
+        return " ".join(file.read_text(encoding="utf-8-sig").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise FinetuneError(f"{file}: can't be read as text in UTF-8 ({error})") from error
+
+
+def _table(file: Path) -> dict[str, tuple[str, str]]:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            rows = list(csv.DictReader(lines, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise FinetuneError(f"{file}: can't be read as a table (CSV): {error}") from error
+    columns = list(rows[0]) if rows else []
+    named = next((column for column in _FILE_COLUMNS if column in columns), None)
+    text = next((column for column in _CAPTION_COLUMNS if column in columns), None)
+    if named is None or text is None:
+        raise FinetuneError(
+            f"{file}: needs the columns file and caption in its first line; it has {', '.join(columns)}"
+        )
+    return {Path(row[named] or "").as_posix(): (" ".join((row[text] or "").split()), file.name) for row in rows}
+
+
+def _lacking(file: Path, told_by: str, captions: Path | None) -> str:
+    if told_by:
+        return f"its caption in {told_by} is empty"
+    wanted = f"{file.stem}.txt beside it" if captions is None else f"a line of {captions.name}"
+    return f"it has no caption: it needs {wanted}, or --captioner"
