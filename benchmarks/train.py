@@ -31,7 +31,7 @@ from hy_plugins import TextTokens
 from lightning import Callback, LightningModule, Trainer
 from machine import machine
 from peak import peak_bytes
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 COLUMNS = 256
@@ -65,10 +65,12 @@ class Captions:
 class PlainLoop:
     """What diffusers' users write."""
 
-    def __init__(self, model: HunyuanVideoTransformer3DModel, captions: Captions) -> None:
-        self.model, self.captions = model.train(), captions
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
-        self.average = EMAModel(model.parameters(), decay=DECAY)
+    def __init__(
+        self, model: HunyuanVideoTransformer3DModel, captions: Captions, trained: list[nn.Parameter], *, average: bool
+    ) -> None:
+        self.model, self.captions, self.trained = model.train(), captions, trained
+        self.optimizer = torch.optim.AdamW(trained, lr=RATE)
+        self.average = EMAModel(trained, decay=DECAY) if average else None
 
     def step(self, batch: dict[str, Any]) -> None:
         """One optimizer step."""
@@ -89,10 +91,11 @@ class PlainLoop:
             )[0]
         loss = torch.nn.functional.mse_loss(velocity_BCTHW.float(), noise_BCTHW - latent_BCTHW)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        nn.utils.clip_grad_norm_(self.trained, CLIP)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.average.step(self.model.parameters())
+        if self.average is not None:
+            self.average.step(self.trained)
 
 
 class Turns(Callback):
@@ -133,8 +136,8 @@ class Turns(Callback):
             self.seconds[which].append(seconds)
 
 
-class Measured(FlowMatching):
-    """Ours, with the memory of one step looked at."""
+class MeasuredStep(LightningModule):
+    """Looks at the memory of one step."""
 
     peak = 0
 
@@ -143,7 +146,13 @@ class Measured(FlowMatching):
         if batch_idx != WARM:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
             return
-        self.peak = peak_bytes(lambda: super(Measured, self).optimizer_step(0, batch_idx, optimizer, optimizer_closure))
+        self.peak = peak_bytes(
+            lambda: super(MeasuredStep, self).optimizer_step(0, batch_idx, optimizer, optimizer_closure)
+        )
+
+
+class Ours(MeasuredStep, FlowMatching):
+    """Ours, with the memory of one step looked at."""
 
 
 def main() -> None:
@@ -178,13 +187,13 @@ def _parser() -> argparse.ArgumentParser:
 def _measure(tokens: int, text: str, pairs: int) -> dict[str, Any]:
     torch.manual_seed(0)
     config = replace(DiTConfig.preset("hunyuan-video"), **SIZE)
-    dit, other = DiT(config), HunyuanVideoTransformer3DModel(**_values(config))
+    dit, other = DiT(config), HunyuanVideoTransformer3DModel(**values(config))
     other.load_state_dict(dict(DIFFUSERS.from_ours(dit.state_dict(), config.width)), strict=True)
     captions = Captions(config)
-    batches = _batches(config, tokens, text, WARM + MEASURED + pairs)
-    plain = PlainLoop(other, captions)
+    batches = make_batches(config, tokens, text, WARM + MEASURED + pairs)
+    plain = PlainLoop(other, captions, list(other.parameters()), average=True)
     turns = Turns(plain.step)
-    ours = Measured(dit, captions, optimizer=_fused, warmup_steps=1, decay="constant", caption_dropout=0.0)
+    ours = Ours(dit, captions, optimizer=_fused, warmup_steps=1, decay="constant", caption_dropout=0.0)
     trainer = Trainer(
         accelerator="cpu",
         precision="bf16-mixed",
@@ -221,11 +230,12 @@ def _fused(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=RATE, fused=True)
 
 
-def _values(config: DiTConfig) -> dict[str, Any]:
+def values(config: DiTConfig) -> dict[str, Any]:
+    """What diffusers' class is made with."""
     return {key: value for key, value in to_diffusers_config(config).items() if key != "_class_name"}
 
 
-def _batches(config: DiTConfig, tokens: int, text: str, count: int) -> list[dict[str, Any]]:
+def make_batches(config: DiTConfig, tokens: int, text: str, count: int) -> list[dict[str, Any]]:
     """Random latents, and captions of random lengths in a range."""
     least, most = (int(part) for part in text.split("-"))
     shape = (BATCH[tokens], config.in_channels, *LATENTS[tokens])

@@ -12,6 +12,7 @@ Shapes: B batch, C channels, T H W frames, height, width.
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -62,29 +63,32 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train(room: Path, options: Sequence[str]) -> None:
     """Make the footage, compress it, train on it; each by the command or call that a user has."""
-    shards, spent = room / "data/world/shards", {}
+    shards, minutes = room / "data/world/shards", room / "minutes.json"
     changed = [f"--{option}" for option in options]
     if (room / "runs/world/checkpoints/latest").exists():
         changed.append("--resume")
+    spent: dict[str, float] = json.loads(minutes.read_text(encoding="utf-8")) if minutes.exists() else {}
     for name, work in {
         "pack": lambda: shards.exists() or pack_world(shards, CLIPS, size=(SIZE, SIZE), frames=FRAMES),
         "encode": lambda: _hyvideo("encode", "--config", "dit/world", "--workers", "2", folder=room),
         "fit": lambda: _hyvideo("pretrain", "fit", "--config", "dit/world", *changed, folder=room),
     }.items():
         started = time.monotonic()
-        work()
-        spent[name] = round((time.monotonic() - started) / 60, 1)
-    (room / "minutes.json").write_text(json.dumps(spent) + "\n", encoding="utf-8")
+        try:
+            work()
+        finally:  # what was interrupted counts too
+            spent[name] = round(spent.get(name, 0.0) + (time.monotonic() - started) / 60, 1)
+            minutes.write_text(json.dumps(spent) + "\n", encoding="utf-8")
     print(json.dumps(spent))
 
 
 def _hyvideo(*arguments: str, folder: Path) -> None:
-    """Run a command of ours in a folder."""
+    """Run a command of ours in a folder; OpenMP's threads wait awake, since a step has many small parts."""
     command = [sys.executable, "-c", "import sys; from hy_plugins.cli import main; sys.exit(main())"]
-    subprocess.run([*command, *arguments], cwd=folder, check=True)
+    subprocess.run([*command, *arguments], cwd=folder, check=True, env={"OMP_WAIT_POLICY": "active", **os.environ})
 
 
-class _Model:
+class Model:
     """A published checkpoint: prompts to clips."""
 
     def __init__(self, folder: Path) -> None:
@@ -113,7 +117,7 @@ def _frames(video_BCTHW: Tensor) -> Iterator[np.ndarray]:
     return (clip.permute(1, 2, 3, 0).numpy() for clip in levels)
 
 
-def _captions() -> list[str]:
+def unseen_captions() -> list[str]:
     """The captions of all combinations that training does not show."""
     scenes = product(HELD_OUT, BACKGROUNDS)
     motions = {"still": "stays still"}
@@ -125,7 +129,7 @@ def _captions() -> list[str]:
 
 def _score(room: Path, out: Path | None) -> None:
     """Sample the captions with two seeds, at several numbers of steps, with and without guidance."""
-    model, captions = _Model(room / "runs/world/model"), _captions()
+    model, captions = Model(room / "runs/world/model"), unseen_captions()
     results: list[dict[str, Any]] = []
     for steps, scale in product((10, 25, 50), (1.0, 3.0)):
         started = time.monotonic()
