@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ class Table(nn.Module):
 def planned(tmp_path, monkeypatch):
     """What a step is foretold to hold, in bytes, by batch, number format, format of the average and encoder."""
     monkeypatch.setitem(sys.modules, "encoders", module := ModuleType("encoders"))
-    module.Table = Table
+    monkeypatch.setattr(module, "Table", Table, raising=False)
     Table.__module__ = "encoders"
 
     def plan(batch, precision, average, frozen):
@@ -85,11 +86,10 @@ def planned(tmp_path, monkeypatch):
 def held(batch, precision, average, frozen):
     """The most that a training held, validation included."""
     torch.manual_seed(0)
-    module = FlowMatching(
-        DiT(CONFIG), Table(), optimizer=partial(AdamW, lr=1e-3, fused=True), freeze_text_encoder=frozen
-    )
+    dit, encoder = DiT(CONFIG), Table()
+    module = FlowMatching(dit, encoder, optimizer=partial(AdamW, lr=1e-3, fused=True), freeze_text_encoder=frozen)
     latent_BCTHW = torch.randn(batch, 4, 1, 16, 16)
-    batches = [{"latent_BCTHW": latent_BCTHW, "captions": ["a"] * batch}] * 4
+    batches: Any = [{"latent_BCTHW": latent_BCTHW, "captions": ["a"] * batch}] * 4
     trainer = Trainer(
         accelerator="cpu",
         precision=precision,
@@ -102,10 +102,10 @@ def held(batch, precision, average, frozen):
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    loaders = [torch.utils.data.DataLoader(some, batch_size=None) for some in (batches, batches[:1])]
-    weights = [*module.backbone.parameters(), *module.text_encoder.parameters()]
+    trained, shown = (torch.utils.data.DataLoader(some, batch_size=None) for some in (batches, batches[:1]))
+    weights = [*dit.parameters(), *encoder.parameters()]
     with Tracker([*weights, latent_BCTHW]) as tracker:
-        trainer.fit(module, *loaders)
+        trainer.fit(module, trained, shown)
     return sum(weight.nbytes for weight in weights) + max(map(sum, tracker.history))
 
 

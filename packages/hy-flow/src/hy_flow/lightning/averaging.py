@@ -149,7 +149,8 @@ class EMA(EMAWeightAveraging):
                 alike = [weight.to(one) for one, weight in zip(averages, weights, strict=True)]
                 self._average(averages, alike, taken)
             else:
-                torch._foreach_copy_(averages, weights)
+                for one, weight in zip(averages, weights, strict=True):
+                    one.copy_(weight)
         for copied, buffer in zip(average.buffers(), module.buffers(), strict=True):
             copied.copy_(buffer)
         taken += 1
