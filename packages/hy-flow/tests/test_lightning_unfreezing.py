@@ -1,6 +1,7 @@
 """More and more of a module is trained; a resumed run trains the same."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hy_flow.errors import FlowError
 pytest.importorskip("lightning", reason="training is the extra hy-flow[train]")
 from hy_flow.lightning import Unfreezing
 from lightning import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 pytestmark = pytest.mark.filterwarnings(
@@ -109,4 +111,6 @@ def test_refused(tmp_path):
     with pytest.raises(FlowError, match=r"Training has no module at 'single_blocks\.\*'"):
         fit(Training(), Unfreezing(["single_blocks.*"], every=1), 1, tmp_path)
     with pytest.raises(FlowError, match="ddp_find_unused_parameters_true"):
-        fit(Training(), Unfreezing(["head"], every=1), 1, tmp_path, strategy="ddp")
+        Unfreezing(["head"], every=1).setup(SimpleNamespace(strategy=DDPStrategy()), Training(), "fit")
+    patient = SimpleNamespace(strategy=DDPStrategy(find_unused_parameters=True))
+    Unfreezing(["head"], every=1).setup(patient, Training(), "fit")
