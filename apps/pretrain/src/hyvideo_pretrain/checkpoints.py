@@ -179,9 +179,7 @@ class Checkpoints(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is time, or when told to stop."""
-        if _validates(trainer):
-            self.finish_writing()  # validation forks its workers, which a thread that holds a lock would leave hanging
-        elif not _is_half_done(trainer) and not _ends_epoch(trainer):
+        if not _is_half_done(trainer) and not _ends_epoch(trainer) and not _validates(trainer):
             self._come_to_rest(trainer, save=False)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
