@@ -12,6 +12,7 @@ restored shows. What each batch held, and what was drawn, is written down.
 
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -147,6 +148,8 @@ def train(run: Run, told: Connection | None = None) -> None:
         run: What to train.
         told: Gets the number of each batch when it begins.
     """
+    # A process of a fork server would have its loaders' workers served in the same way, each importing all of torch.
+    multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
     folder = run.folder / "run"
     run.folder.mkdir(exist_ok=True)
