@@ -134,6 +134,8 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             sweep(self.folder)
+            if holds_checkpoints(self.folder):  # a killed run may not have come to it, and this one not save again
+                tidy(self.folder, self.keep, self.mode, self._whole)
         # Lightning's handler of SIGTERM begins a collective wherever training happens to be, which can hang for ever.
         trainer._signal_connector = _Deaf(trainer)
         self.listen(trainer)
