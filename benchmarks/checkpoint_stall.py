@@ -23,11 +23,10 @@ from typing import Any
 
 import torch
 from hy_dit import DiT, DiTConfig
-from hy_flow.lightning import FlowMatching
+from hy_flow.lightning import EMA, FlowMatching
 from hy_textenc import TinyTextEncoder
 from hyvideo_pretrain.checkpoints import Checkpoints
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
 from machine import machine
 from torch.utils.data import DataLoader, Dataset
 
@@ -133,7 +132,7 @@ def _run(
     blocks = {"double_blocks": arguments.blocks, "single_blocks": arguments.blocks}
     module = FlowMatching(DiT(DiTConfig(**SIZE, **blocks)), TinyTextEncoder())
     clock = Clock()
-    callbacks: list[Callback] = [clock, EMAWeightAveraging(decay=0.99)]
+    callbacks: list[Callback] = [clock, EMA(decay=0.99)]
     checkpoints = None
     if background is not None:
         checkpoints = Timed(str(room / "run"), every=arguments.every, keep=1, background=background)

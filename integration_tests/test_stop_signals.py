@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,30 @@ def pretrain(tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+def starts_another(process):
+    """Whether the second process of the run is there, be it only beginning to import."""
+    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        with suppress(OSError):  # it has ended
+            if b"LOCAL_RANK=1" in Path(f"/proc/{child}/environ").read_bytes():
+                return True
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux to see a process being started")
+def test_a_signal_to_all_while_the_second_process_starts_asks_for_another_try(pretrain, tmp_path):
+    process, limit = pretrain(), time.monotonic() + 120
+    while not starts_another(process):
+        assert process.poll() is None, (tmp_path / "log-0").read_text()
+        assert time.monotonic() < limit, "it starts no second process"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    log = tmp_path / "log-0"
+    assert process.wait(120) == 75, log.read_text()
+    assert "stopped before the first step" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert not (tmp_path / "run" / "latest").exists()
 
 
 def test_a_signal_to_one_of_two_processes_saves_and_asks_for_another_try(pretrain, tmp_path):

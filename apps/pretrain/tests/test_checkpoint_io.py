@@ -4,12 +4,13 @@ import copy
 import os
 import threading
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hy_weights import CheckpointError, read_manifest, read_state
 from hyvideo_pretrain import checkpoint_io
-from hyvideo_pretrain.checkpoint_io import FolderCheckpointIO, Saving, use_folders
+from hyvideo_pretrain.checkpoint_io import FolderCheckpointIO, Saving, own_optimizer_states, use_folders
 from hyvideo_pretrain.run_folder import NothingToResume, provenance
 from lightning import Trainer
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
@@ -127,9 +128,46 @@ def test_whoever_does_not_say_how_gets_the_error(io, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_what_cannot_be_stored_is_refused_in_the_training_thread(io, tmp_path):
-    with pytest.raises(CheckpointError, match=r"^callbacks\.x: a builtins\.set can't be stored"):
-        io.save_checkpoint({"callbacks": {"x": {1}}}, tmp_path / "a", how())
+def test_what_cannot_be_stored_is_named(io, tmp_path, caplog):
+    message = "callbacks.Mine.seen: a builtins.set can't be stored"
+    bad = {"callbacks": {"Mine": {"seen": {1}}}}
+    with pytest.raises(CheckpointError, match=f"^{message}"):
+        io.save_checkpoint(bad, tmp_path / "a")
+    io.save_checkpoint(bad, tmp_path / "a", how())
+    assert str(io.failed).startswith(message)
+    assert f"no checkpoint: {message}" in caplog.text
+    io.save_checkpoint(state(), tmp_path / "a", how(False))
+    assert io.failed is None
+
+
+def test_a_failure_to_tidy_up_is_not_one_to_save(io, tmp_path, caplog):
+    def fails():
+        raise OSError("no links here")
+
+    io.save_checkpoint(state(), tmp_path / "a", how(published=fails))
+    io.wait()
+    assert io.failed is None
+    assert io.load_checkpoint(tmp_path / "a")["global_step"] == 1
+    assert "a is saved, but links and older checkpoints are as before: no links here" in caplog.text
+
+
+def test_a_resumed_optimizer_keeps_no_file(io, tmp_path):
+    def optimizer():
+        weight = torch.nn.Parameter(torch.ones(LARGE))
+        weight.grad = torch.ones(LARGE)
+        made = torch.optim.AdamW([weight])
+        made.step()
+        return made
+
+    whole, resumed = optimizer(), optimizer()
+    io.save_checkpoint({"optimizer_states": [whole.state_dict()]}, tmp_path / "a")
+    resumed.load_state_dict(io.load_checkpoint(tmp_path / "a")["optimizer_states"][0])
+    own_optimizer_states(SimpleNamespace(optimizers=[resumed]))
+    file = tmp_path / "a" / "state.safetensors"
+    file.write_bytes(bytes(file.stat().st_size))  # what is still mapped changes
+    (expected,), (found,) = whole.state.values(), resumed.state.values()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_of_a_runs_folder_the_newest_whole_one_is_read(io, tmp_path):

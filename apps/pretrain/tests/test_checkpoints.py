@@ -1,20 +1,21 @@
 """A run saves itself where nothing is half done, and goes on as if it had never stopped."""
 
+import gc
 import os
 import random
 import signal
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from hy_flow.errors import Diverged
 from hy_weights import CheckpointError, flatten_state, read_manifest, read_state, state_folder
 from hyvideo_pretrain import checkpoint_io
 from hyvideo_pretrain.checkpoints import SHARDING, Checkpoints
 from hyvideo_pretrain.signals import Interrupted
-from lightning import Callback, Trainer
+from lightning import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
@@ -84,7 +85,17 @@ class Resumable(DataLoader):
 
 
 def fit(
-    folder, callbacks=(), *, resume=None, every=100, model=None, steps=12, batches=BATCHES, options=None, **changes
+    folder,
+    callbacks=(),
+    *,
+    resume=None,
+    every=100,
+    model=None,
+    steps=12,
+    batches=BATCHES,
+    data=None,
+    options=None,
+    **changes,
 ):
     torch.manual_seed(0)
     np.random.seed(0)
@@ -101,8 +112,8 @@ def fit(
         callbacks=[*callbacks, Checkpoints(str(folder), **{"every": every, **(options or {})})],
         **changes,
     )
-    data = torch.ones(batches, 32)
-    trainer.fit(model, Resumable(data), DataLoader(data[:2]), ckpt_path=resume, weights_only=True)
+    loaders = [data] if data is not None else [Resumable(torch.ones(batches, 32)), DataLoader(torch.ones(2, 32))]
+    trainer.fit(model, *loaders, ckpt_path=resume, weights_only=True)
     return model
 
 
@@ -235,6 +246,47 @@ def test_the_best_stays(tmp_path):
     assert Checkpoints(str(tmp_path / "none")).best_model_path == ""
 
 
+def test_a_score_is_that_of_the_weights_that_were_validated(tmp_path):
+    options = {"monitor": "score", "keep": 99, "background": False}
+    plan = {"limit_val_batches": 1, "val_check_interval": 3, "max_steps": 6}
+    fit(tmp_path / "a", every=2, options=options, **plan)
+    scored = {
+        path.name: read_manifest(path)["provenance"]["score"] is not None for path in (tmp_path / "a").glob("step*")
+    }
+    assert scored == {f"step-0000000{step}": step == 3 for step in (2, 3, 4, 6)}
+    fit(tmp_path / "b", every=1, options=options, accumulate_grad_batches=2, **plan)  # in the midst of a step
+    scores = [read_manifest(path)["provenance"]["score"] for path in (tmp_path / "b").glob("step*")]
+    assert set(scores) == {None}
+    assert len(scores) == 6
+
+
+class TwoStages(LightningDataModule):
+    """A curriculum that goes on at the end of every epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.curriculum = SimpleNamespace(stage=0)
+
+    def train_dataloader(self):
+        return Resumable(torch.ones(BATCHES, 32))
+
+    def val_dataloader(self):
+        return DataLoader(torch.ones(2, 32))
+
+
+class GoesOn(Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.datamodule.curriculum.stage += 1
+
+
+def test_a_score_belongs_to_the_stage_that_was_validated(tmp_path):
+    data = TwoStages()
+    fit(tmp_path, [GoesOn()], limit_val_batches=1, data=data, options={"monitor": "score", "keep": 9})
+    stages = {path.name: read_manifest(path)["provenance"]["stage"] for path in tmp_path.glob("step-*")}
+    assert stages == {"step-00000004": 0, "step-00000008": 1, "step-00000012": 2}
+    assert (tmp_path / "best").resolve().name == "step-00000012"
+
+
 def test_while_one_is_written_the_next_is_put_off_and_the_last_one_is_waited_for(tmp_path, monkeypatch):
     gate, write = threading.Event(), checkpoint_io.write_state
     monkeypatch.setattr(checkpoint_io, "write_state", lambda *a: (gate.wait(10), write(*a)))
@@ -288,18 +340,47 @@ def test_a_signal_while_the_disk_is_full_says_where_the_run_can_go_on(tmp_path, 
     assert (tmp_path / "latest").resolve().name == "step-00000003"
 
 
-def test_a_diverged_run_is_saved_before_it_ends(tmp_path):
-    class Diverges(Callback):
-        def on_train_batch_end(self, trainer, *_):
-            if trainer.global_step == 3:
-                raise Diverged("10 steps in a row were not finite")
+class Holds(Callback):
+    def state_dict(self):
+        return {"seen": {1}}
 
-    with pytest.raises(Diverged) as ended:
-        fit(tmp_path, [Diverges()])
-    assert ended.value.exit_code == 2
-    assert steps_in(tmp_path) == [3]
-    resumed = fit(tmp_path, resume=tmp_path)
-    assert same(resumed, fit(tmp_path / "whole"))
+
+def test_what_cannot_be_stored_is_said_before_the_first_step(tmp_path):
+    model = Noisy()
+    with pytest.raises(CheckpointError, match=r"^callbacks\.Holds\.seen: a builtins\.set can't be stored"):
+        fit(tmp_path, [Holds()], model=model)
+    assert model.drawn == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_stored_later_on_is_reported_until_it_can(tmp_path, caplog):
+    class HoldsLater(Callback):
+        seen = None
+
+        def on_train_batch_start(self, trainer, *_):
+            self.seen = {1} if trainer.global_step == 3 else None
+
+        def state_dict(self):
+            return {"seen": self.seen}
+
+    fit(tmp_path, [HoldsLater(), Unhurried()], steps=5, every=1, options={"keep": 9}, batches=100)
+    assert steps_in(tmp_path) == [1, 2, 3, 5]
+    assert ".seen: a builtins.set can't be stored" in caplog.text
+
+
+def test_a_resumed_run_holds_on_to_no_file(tmp_path):
+    fit(tmp_path, steps=3)
+    file = (tmp_path / "latest").resolve() / "state.safetensors"
+
+    class Look(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            gc.collect()
+            mapped = Path("/proc/self/maps")
+            self.found = mapped.exists() and str(file) in mapped.read_text()
+
+    look = Look()
+    fit(tmp_path, [look], steps=4, resume=tmp_path)
+    assert not look.found
 
 
 def test_two_runs_are_not_mixed(tmp_path):

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from hy_weights import CheckpointError, verify
+from hyvideo_pretrain import cli
 from hyvideo_pretrain.cli import expand, main
 from hyvideo_pretrain.config_errors import ConfigError
 from hyvideo_pretrain.run_folder import NothingToResume
@@ -68,6 +69,13 @@ def test_resuming_nothing_is_refused(tmp_path, recipe):
     with pytest.raises(NothingToResume, match=r"nothing to resume in .*run; run without --resume"):
         main(["fit", "--config", str(recipe), "--resume"])
     assert not (tmp_path / "run").exists()
+
+
+def test_the_progress_bar_is_put_right(recipe, monkeypatch):
+    trainers = []
+    monkeypatch.setattr(cli, "without_false_total", trainers.append)
+    main(["fit", "--config", str(recipe)])
+    assert [trainer.global_step for trainer in trainers] == [2]
 
 
 def test_the_program_name_is_left_alone(recipe):

@@ -2,7 +2,9 @@
 
 import threading
 
+import pytest
 import torch
+from hy_weights import CheckpointError
 from hyvideo_pretrain.snapshot import Snapshot
 
 
@@ -42,6 +44,10 @@ def test_a_copy_that_fails_does_not_hold_training_up():
         is_cuda = False
         shape = (-1,)
         dtype = torch.float32
+        _version = 0
+
+        def is_inference(self):
+            return False
 
     snapshot = Snapshot()
     snapshot.begin({"a": Bad()}, {"a"})
@@ -64,4 +70,32 @@ def test_tensors_of_any_device_are_copied():
 
     snapshot = Snapshot()
     snapshot.begin({"weight": torch.ones(3).as_subclass(Elsewhere)}, {"weight"})
+    assert snapshot.finish()["weight"].tolist() == [1] * 3
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_copy_of_what_changed_in_the_meantime_is_none(before, monkeypatch):
+    snapshot, weight = Snapshot(), torch.nn.Parameter(torch.ones(5))
+    copy = snapshot._copy
+    monkeypatch.setattr(snapshot, "_copy", lambda *a: (change(before), copy(*a), change(not before)))
+
+    def change(now):
+        if now:
+            with torch.no_grad():
+                weight.add_(1)
+
+    snapshot.begin({"weight": weight.detach()}, {"weight"})
+    with pytest.raises(CheckpointError, match="changed in place between two steps, while it was copied: weight;"):
+        snapshot.finish()
+    monkeypatch.undo()
+    snapshot.settle()
+    snapshot.begin({"weight": weight.detach()}, {"weight"})  # the next one is not concerned
+    assert torch.equal(snapshot.finish()["weight"], weight)
+
+
+def test_tensors_without_a_count_of_changes_are_copied():
+    with torch.inference_mode():
+        weight = torch.ones(3)
+    snapshot = Snapshot()
+    snapshot.begin({"weight": weight}, {"weight"})
     assert snapshot.finish()["weight"].tolist() == [1] * 3

@@ -5,6 +5,7 @@ import json
 import os
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 from hy_weights import CheckpointError, flatten_state, read_manifest, read_state, write_state
@@ -53,6 +54,16 @@ def test_nothing_that_was_read_depends_on_the_file(folder):
     assert torch.equal(tensors[0], STATE["moments"][0])
 
 
+def test_what_is_mapped_is_the_file(folder):
+    one, other = read_state(folder, mapped=True), read_state(folder, mapped=True)
+    assert torch.equal(one["moments"][0], STATE["moments"][0])
+    one["moments"][0].zero_()  # in this mapping only
+    assert torch.equal(read_state(folder)["moments"][0], STATE["moments"][0])
+    size = (folder / "state.safetensors").stat().st_size
+    (folder / "state.safetensors").write_bytes(b"\0" * size)
+    assert not other["part"].any()
+
+
 @pytest.mark.parametrize("name", ["state.json", "state.safetensors"])
 @pytest.mark.parametrize("how", ["cut", "flip", "remove"])
 def test_a_torn_one_is_refused_by_name(folder, name, how):
@@ -95,3 +106,27 @@ def test_what_safetensors_cannot_hold_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"'phase' is of torch\.complex64"):
         write_state(tmp_path / "x", *flatten_state({"phase": torch.zeros(1, dtype=torch.complex64)}), {})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda document, tensors: tensors.pop("weights.a"), "not there: weights.a; and for these it does not: none"),
+        (lambda document, tensors: document.pop("moments"), "not there: none; and for these it does not: moments.0"),
+        (lambda document, tensors: tensors.update(b=tensors.pop("array")), "not there: array; .* does not: b"),
+    ],
+)
+def test_a_document_of_another_state_is_refused(tmp_path, change, message):
+    document, tensors = flatten_state({**STATE, "array": np.arange(3)})
+    change(document, tensors)
+    with pytest.raises(CheckpointError, match=f"x: document and tensors are not of one state, .*{message}"):
+        write_state(tmp_path / "x", document, tensors, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_arrays_hold_on_to_no_file(tmp_path):
+    write_state(tmp_path / "x", *flatten_state({"array": np.arange(3)}), {})
+    array = read_state(tmp_path / "x", mapped=True)["array"]
+    file = tmp_path / "x" / "state.safetensors"
+    file.write_bytes(b"\0" * file.stat().st_size)
+    assert array.tolist() == [0, 1, 2]

@@ -32,7 +32,7 @@ class Saving:
         provenance: JSON values that its manifest shall hold.
         background: Write it in another thread; otherwise from where its tensors are, while training waits.
         volatile: Addresses of storage that may change at any time, such as a module's buffers; None: all may.
-        published: Called once it is whole, by the thread that wrote it.
+        published: Called once it is whole, by the thread that wrote it; its errors are reported.
     """
 
     provenance: Mapping[str, Any]
@@ -70,10 +70,17 @@ class FolderCheckpointIO(CheckpointIO):
                 now, or fail.
 
         Raises:
-            CheckpointError: It holds something that is neither a tensor nor plain, or, without a `Saving`, it can't be
-                written.
+            CheckpointError: Without a `Saving`: it can't be written, or holds something that is neither a tensor nor
+                plain.
         """
-        document, tensors = flatten_state(checkpoint)
+        try:
+            document, tensors = flatten_state(checkpoint)
+        except CheckpointError as error:
+            self.wait()
+            if not isinstance(storage_options, Saving):
+                raise
+            self._fail(error)
+            return
         self.wait()
         if not isinstance(storage_options, Saving):
             write_state(path, document, tensors, {"step": checkpoint.get("global_step")})
@@ -89,7 +96,8 @@ class FolderCheckpointIO(CheckpointIO):
     ) -> dict[str, Any]:
         """Read a checkpoint onto the CPU; of a run's folder, the newest one that is whole.
 
-        The first process checks it, for all of them.
+        The first process checks it, for all of them. Its tensors are views of the file, whose memory the processes of a
+        machine share: who keeps one keeps the file's room on the disk. See `own_optimizer_states`.
 
         Raises:
             CheckpointError: It is torn, or no checkpoint.
@@ -99,7 +107,7 @@ class FolderCheckpointIO(CheckpointIO):
         checked, error = first_ones((checked, error))
         if error is not None:
             raise error
-        return read_state(checked, check=False)
+        return read_state(checked, check=False, mapped=True)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint."""
@@ -130,11 +138,18 @@ class FolderCheckpointIO(CheckpointIO):
     def _write(self, path: str | Path, document: Any, tensors: Callable[[], Mapping[str, Tensor]], how: Saving) -> None:
         try:
             write_state(path, document, tensors(), how.provenance)
-            how.published()
-            self.failed = None
         except Exception as error:  # whatever it is, training goes on
-            self.failed = error
-            log.warning("no checkpoint: %s. Older ones stay; training goes on, and tries again with the next", error)
+            self._fail(error)
+            return
+        self.failed = None
+        try:
+            how.published()
+        except Exception as error:  # the same
+            log.warning("%s is saved, but links and older checkpoints are as before: %s", path, error)
+
+    def _fail(self, error: Exception) -> None:
+        self.failed = error
+        log.warning("no checkpoint: %s. Older ones stay; training goes on, and tries again with the next", error)
 
 
 def use_folders(trainer: Trainer) -> FolderCheckpointIO | None:
@@ -147,6 +162,20 @@ def use_folders(trainer: Trainer) -> FolderCheckpointIO | None:
         trainer.strategy.checkpoint_io = FolderCheckpointIO()
     found = trainer.strategy.checkpoint_io
     return found if isinstance(found, FolderCheckpointIO) else None
+
+
+def own_optimizer_states(trainer: Trainer) -> None:
+    """Copy what optimizers on the CPU took over from a checkpoint as it was: views of its file.
+
+    On a GPU these are the counts of steps alone. The file would keep its room on the disk as long as one is left.
+    """
+    for optimizer in trainer.optimizers:
+        for values in optimizer.state.values():
+            values.update({name: value.clone() for name, value in values.items() if _is_on_cpu(value)})
+
+
+def _is_on_cpu(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_cpu
 
 
 def _later(tensors: Mapping[str, Tensor], volatile: Collection[int] | None) -> set[str]:

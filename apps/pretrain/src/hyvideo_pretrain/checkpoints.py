@@ -2,13 +2,17 @@
 
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import torch
 from hy_flow.errors import Diverged
-from hy_weights import CheckpointError, discard, sweep
+from hy_flow.lightning.schedule import curriculum_of
+from hy_plugins import HyError
+from hy_weights import CheckpointError, discard, flatten_state, sweep
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
@@ -19,11 +23,11 @@ from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnect
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from hyvideo_pretrain.checkpoint_io import FolderCheckpointIO, Saving, use_folders
+from hyvideo_pretrain.checkpoint_io import FolderCheckpointIO, Saving, own_optimizer_states, use_folders
 from hyvideo_pretrain.ranks import Ranks
 from hyvideo_pretrain.rng import random_state, restore_random_state
-from hyvideo_pretrain.run_folder import BEST, checkpoints, holds_checkpoints, provenance, step_name, tidy
-from hyvideo_pretrain.signals import Interrupted, StopSignals
+from hyvideo_pretrain.run_folder import BEST, LATEST, checkpoints, holds_checkpoints, provenance, step_name, tidy
+from hyvideo_pretrain.signals import EXIT_CODES, Interrupted, StopSignals
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +45,14 @@ class Checkpoints(Checkpoint):
     the older checkpoints, and is tried again with the next one; if the last one fails, the run ends with its error.
 
     Ctrl-C, SIGTERM and SIGUSR1 are noted, agreed on by all processes and obeyed at the same places; the run ends with
-    `Interrupted`, whose exit code is 130 after Ctrl-C and 75 otherwise, which means "try again". A second signal
-    ends the process at once. A run that has diverged (`hy_flow.errors.Diverged`) is saved before its error ends it.
+    `Interrupted`, whose exit code is 130 after Ctrl-C and 75 otherwise, which means "try again". A second signal of the
+    same kind ends the process at once, see `StopSignals`.
+
+    A run that an error of ours (`HyError`, `CheckpointError`) ends between two steps is saved first, and the message
+    says where: a batch that can't be read, a sample that can't be drawn. Of several processes that is so for
+    `hy_flow.errors.Diverged`, which all of them raise. Where something is half done, the message names the last
+    checkpoint: in the midst of a step or of a validation, and from the last batch of an epoch to the end of what
+    follows it.
 
     Saved besides Lightning's own state are the random number generators of every process, and what is needed to publish
     the models of a module with `models()`.
@@ -52,7 +62,9 @@ class Checkpoints(Checkpoint):
         every: Optimizer steps between two checkpoints; None: these don't count.
         minutes: Minutes between two checkpoints; None: these don't count.
         keep: How many of the last ones stay. What `best` leads to stays too.
-        monitor: Name of a logged value that says which one is `best`; None: there is no such link.
+        monitor: Name of a value, logged by the validation, that says which one is `best`, among those of the newest
+            stage of a curriculum; None: there is no such link. A checkpoint has a score where its very weights were
+            validated.
         mode: Whether the best value is the smallest ("min") or the largest ("max").
         background: Write in a thread, from a copy of the state in memory. Without, training waits and no copy is made.
 
@@ -86,8 +98,11 @@ class Checkpoints(Checkpoint):
         self._signals = StopSignals()
         self._first = _BeforeChanges(self)
         self._io: FolderCheckpointIO | None = None
+        self._training = False
         self._saved_step = 0
         self._saved_time = 0.0
+        self._whole: set[Path] = set()
+        self._judged: tuple[int, float | None, int | None] = (-1, None, None)  # step, score, stage
         self._random_states: list[dict[str, Any]] = []
         self._ranks: Ranks | None = None
 
@@ -119,9 +134,11 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             sweep(self.folder)
+            if holds_checkpoints(self.folder):  # a killed run may not have come to it, and this one not save again
+                tidy(self.folder, self.keep, self.mode, self._whole)
         # Lightning's handler of SIGTERM begins a collective wherever training happens to be, which can hang for ever.
         trainer._signal_connector = _Deaf(trainer)
-        self._signals.listen()
+        self.listen(trainer)
         others = [one for one in trainer.callbacks if one is not self._first]  # pyright: ignore[reportAttributeAccessIssue]
         trainer.callbacks = [self._first, *others]  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -138,15 +155,27 @@ class Checkpoints(Checkpoint):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count, and go on with the random numbers of a resumed run."""
+        """Begin to count, and go on with the random numbers of a resumed run.
+
+        Raises:
+            CheckpointError: The state of the module, the data or a callback can't be stored.
+            Interrupted: A signal came before.
+        """
         self._ranks = Ranks()
         self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
         _own_random_numbers(trainer)
+        if trainer.ckpt_path is not None:
+            own_optimizer_states(trainer)
         if self._random_states:  # not before: Lightning has made the loader's iterator, which draws one
             restore_random_state(self._random_states, trainer.global_rank, pl_module.device)
             self._random_states = []
+        flatten_state(trainer._checkpoint_connector.dump_checkpoint(weights_only=False))  # rather now than at a save
+        stop = self._ranks.most([self._signals.noted])[0]
         self._signals.training_begins()
+        if stop:
+            self._stop(trainer, stop, "stopped before the first step")
+        self._training = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -159,6 +188,13 @@ class Checkpoints(Checkpoint):
         """Save what was validated."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
+        score = None if self.monitor is None else trainer.callback_metrics.get(self.monitor)
+        curriculum = curriculum_of(pl_module)  # at the end of the epoch, before it is saved, the next stage may begin
+        self._judged = (
+            trainer.global_step,
+            None if score is None else float(score),
+            None if curriculum is None else curriculum.stage,
+        )
         if not _is_half_done(trainer) and not _ends_epoch(trainer):
             self._come_to_rest(trainer, save=True)
 
@@ -172,13 +208,15 @@ class Checkpoints(Checkpoint):
         if self._io is not None and self._io.failed is not None:
             raise self._io.failed
         if self._signals.noted:
-            self._stop(trainer, f"trained to the end, {trainer.global_step} steps, before it stopped")
+            done = f"trained to the end, {trainer.global_step} steps, before it stopped"
+            self._stop(trainer, self._signals.noted, done)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save a run that has diverged; then leave the signals to who had them before."""
-        if isinstance(exception, Diverged):
-            self._save(trainer)
-            self.finish_writing()
+        """Save a run that an error of ours ends, if nothing is half done; its message then says what is saved."""
+        ours = isinstance(exception, HyError | CheckpointError) and not isinstance(exception, Interrupted)
+        if self._training and ours:
+            exception.args = (f"{exception}; {self._rescue(trainer, exception)}",)
+        self._training = False
         self._signals.give_back()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -197,10 +235,19 @@ class Checkpoints(Checkpoint):
         """Keep the random numbers until training begins."""
         self._random_states = checkpoint.get("random_states", [])
 
+    def listen(self, trainer: Trainer, numbers: Iterable[Signals] = tuple(EXIT_CODES)) -> None:
+        """Take signals; before the first step each process of several notes them, for all to agree on."""
+        self._signals.listen(numbers, alone=trainer.world_size == 1)
+
     def settle(self) -> None:
         """Wait until the weights may change: what is being saved is copied by then."""
         if self._io is not None:
             self._io.settle()
+
+    def training_ends(self) -> None:
+        """Wait until nothing is being written; what comes after, such as averaged weights, is not saved."""
+        self._training = False
+        self.finish_writing()
 
     def finish_writing(self) -> None:
         """Wait until nothing is being written."""
@@ -216,12 +263,32 @@ class Checkpoints(Checkpoint):
         if stop:
             self.finish_writing()
             failed = self._ranks.most([self._io is not None and self._io.failed is not None])[0]
-            if failed:
-                where = f"it could not be saved; the last checkpoint is {self.folder / 'latest'}"
-            else:
-                where = f"saved {self.folder / step_name(trainer.global_step)}"
-            self._signals.noted = stop
-            self._stop(trainer, f"stopped after step {trainer.global_step}; {where}; go on with --resume")
+            where = f"it could not be saved; {self._latest()}" if failed else self._saved(trainer)
+            self._stop(trainer, stop, f"stopped after step {trainer.global_step}; {where}; go on with --resume")
+
+    def _rescue(self, trainer: Trainer, error: BaseException) -> str:
+        """Save what an error would lose; say what is saved."""
+        assert self._io is not None
+        assert self._ranks is not None
+        together = trainer.world_size == 1 or isinstance(error, Diverged)  # the others would not come to save with it
+        try:
+            if together and self._saved_step != trainer.global_step and _is_between_steps(trainer):
+                self._save(trainer)
+            self.finish_writing()
+            if together:
+                self._ranks.most([0])  # when one process has ended with an error, Lightning kills the one that writes
+        except Exception as other:  # it must not take the place of what went wrong first
+            log.warning("no checkpoint: %s", other)
+        whole = self._io.failed is None
+        there = (self.folder / step_name(trainer.global_step)).exists() and self._saved_step == trainer.global_step
+        return self._saved(trainer) if whole and there else self._latest()
+
+    def _saved(self, trainer: Trainer) -> str:
+        return f"saved {self.folder / step_name(trainer.global_step)}"
+
+    def _latest(self) -> str:
+        latest = self.folder / LATEST
+        return f"the last checkpoint is {latest}" if latest.exists() else "there is no checkpoint"
 
     def _is_due(self, trainer: Trainer) -> bool:
         """Whether it is time for a checkpoint; one that is still being written puts it off."""
@@ -242,27 +309,29 @@ class Checkpoints(Checkpoint):
             known = {saved.path for saved in checkpoints(self.folder)}
             if place.exists() and place not in known:
                 discard(place)  # a torn one, which a resumed run has passed over and has come to again
+            step, score, stage = self._judged
+            judged = (score, stage) if step == trainer.global_step else (None, None)
             how = Saving(
-                provenance(self.folder, trainer.global_step, self._score(trainer)),
+                provenance(self.folder, trainer.global_step, *judged),
                 self.background,
                 _volatile(trainer.lightning_module),
-                lambda: tidy(self.folder, self.keep, self.mode),
+                lambda: self._tidy(place),
             )
         trainer.save_checkpoint(place, storage_options=how)
         self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
 
-    def _score(self, trainer: Trainer) -> float | None:
-        value = None if self.monitor is None else trainer.callback_metrics.get(self.monitor)
-        return None if value is None else float(value)
+    def _tidy(self, place: Path) -> None:
+        """After one was written."""
+        self._whole.add(place)
+        tidy(self.folder, self.keep, self.mode, self._whole)
 
-    def _stop(self, trainer: Trainer, message: str) -> None:
+    def _stop(self, trainer: Trainer, code: int, message: str) -> None:
         """End the run; a process that Lightning started ends well, since it kills all others when one does not."""
         self._signals.give_back()
-        environment = getattr(trainer.strategy, "cluster_environment", None)
-        if isinstance(environment, LightningEnvironment) and trainer.local_rank > 0:
+        if launched_by_lightning(trainer) and trainer.local_rank > 0:
             raise SystemExit(0)
-        raise Interrupted(message, self._signals.noted)
+        raise Interrupted(message, code)
 
 
 class _BeforeChanges(Callback):
@@ -281,7 +350,7 @@ class _BeforeChanges(Callback):
         self._checkpoints.settle()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._checkpoints.finish_writing()
+        self._checkpoints.training_ends()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._checkpoints.settle()
@@ -304,6 +373,18 @@ def _begin_next_epoch(loop: _FitLoop) -> None:
     epoch = loop.epoch_progress.current
     if loop.restarting and epoch.ready == epoch.started == epoch.processed:  # pyright: ignore[reportAttributeAccessIssue]
         _Loop.restarting.fset(loop, False)  # pyright: ignore[reportOptionalCall]
+
+
+def launched_by_lightning(trainer: Trainer) -> bool:
+    """Whether Lightning starts the processes of a run, or has started this one."""
+    return isinstance(getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment)
+
+
+def _is_between_steps(trainer: Trainer) -> bool:
+    """Whether a resumed run could go on from here: at the end of a step, or where the next batch is asked for."""
+    batch = trainer.fit_loop.epoch_loop.batch_progress.current
+    within = not trainer.training or batch.ready != batch.processed
+    return not (within or _is_half_done(trainer) or _ends_epoch(trainer))
 
 
 def _is_half_done(trainer: Trainer) -> bool:

@@ -8,11 +8,13 @@ from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningCLI
 
 from hyvideo_pretrain.checkpoint_io import use_folders
-from hyvideo_pretrain.checkpoints import Checkpoints
+from hyvideo_pretrain.checkpoints import Checkpoints, launched_by_lightning
 from hyvideo_pretrain.config_errors import ConfigError, Parser, explain
+from hyvideo_pretrain.progress_bar import without_false_total
 from hyvideo_pretrain.publish_command import publish
 from hyvideo_pretrain.recipes import bundled, with_recipes
 from hyvideo_pretrain.run_folder import NothingToResume, holds_checkpoints
+from hyvideo_pretrain.signals import HELD, hold_back, mask_restored
 
 DESCRIPTION = """Train a model from a Lightning CLI config: `{prog} fit --config recipe.yaml`.
 Any value of the recipe can be given as an option (`--trainer.max_steps 500 --model.optimizer.lr 1e-4`);
@@ -47,21 +49,26 @@ class Command(LightningCLI):
         except ValueError as error:
             raise ConfigError(explain(str(error))) from error
         use_folders(self.trainer)
+        without_false_total(self.trainer)
 
     def before_fit(self) -> None:
-        """Find what to resume: the folder of the callback `Checkpoints`.
+        """Find what to resume: the folder of the callback `Checkpoints`; let it hear a scheduler while processes start.
 
         Raises:
             NothingToResume: There is no checkpoint, or no such callback.
         """
-        if self.config.fit.ckpt_path != NEWEST:
-            return
-        folders = [one.folder for one in self.trainer.checkpoint_callbacks if isinstance(one, Checkpoints)]
-        if not folders:
-            raise NothingToResume("the recipe has no callback hyvideo_pretrain.checkpoints.Checkpoints to resume from")
-        if not holds_checkpoints(folders[0]):
-            raise NothingToResume(f"nothing to resume in {folders[0]}; run without --resume")
-        self.config_init["fit"]["ckpt_path"] = str(folders[0])
+        mine = next((one for one in self.trainer.checkpoint_callbacks if isinstance(one, Checkpoints)), None)
+        if self.config.fit.ckpt_path == NEWEST:
+            if mine is None:
+                raise NothingToResume(
+                    "the recipe has no callback hyvideo_pretrain.checkpoints.Checkpoints to resume from"
+                )
+            if not holds_checkpoints(mine.folder):
+                raise NothingToResume(f"nothing to resume in {mine.folder}; run without --resume")
+            self.config_init["fit"]["ckpt_path"] = str(mine.folder)
+        if mine is not None and launched_by_lightning(self.trainer):
+            mine.listen(self.trainer, HELD)
+            hold_back()
 
 
 def main(argv: Sequence[str], prog: str = "hyvideo pretrain") -> int:
@@ -84,17 +91,18 @@ def main(argv: Sequence[str], prog: str = "hyvideo pretrain") -> int:
         warnings.filterwarnings("ignore", f".*{text}.*")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    Command(
-        LightningModule,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_kwargs={"overwrite": True},
-        auto_configure_optimizers=False,
-        parser_class=Parser,
-        parser_kwargs={"prog": prog, "description": f"{DESCRIPTION.format(prog=prog)} {', '.join(bundled())}."},
-        args=expand(argv),
-    )
+    with mask_restored():
+        Command(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_kwargs={"overwrite": True},
+            auto_configure_optimizers=False,
+            parser_class=Parser,
+            parser_kwargs={"prog": prog, "description": f"{DESCRIPTION.format(prog=prog)} {', '.join(bundled())}."},
+            args=expand(argv),
+        )
     return 0
 
 

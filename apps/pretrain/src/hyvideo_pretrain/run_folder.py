@@ -1,8 +1,8 @@
 """The checkpoints of a run: folders `step-00001200`, numbered as they were written, and links to two of them.
 
-`latest` is the one that was written last, `best` the one with the best score. What is removed, and where the links
-lead, is decided from what the folders themselves say, so that a run that was killed in the midst of it is put right by
-the next write.
+`latest` is the one that was written last, `best` the one with the best score, of the newest stage that has scores. What
+is removed, and where the links lead, is decided from what the folders themselves say, so that a run that was killed in
+the midst of it is put right by the next write.
 """
 
 import logging
@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,13 @@ class Saved:
         number: How many were written in the run's folder before it. A run that went back to an older one writes
             smaller steps later, so that steps don't tell which is the newest.
         score: The monitored value; None without one.
+        stage: Of a curriculum, the one that the score belongs to; scores of two stages can't be compared.
     """
 
     path: Path
     number: int
     score: float | None
+    stage: int | None
 
 
 def step_name(step: int) -> str:
@@ -48,11 +51,11 @@ def step_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def provenance(folder: Path, step: int, score: float | None) -> dict[str, Any]:
+def provenance(folder: Path, step: int, score: float | None, stage: int | None = None) -> dict[str, Any]:
     """Return what the manifest of a folder's next checkpoint shall say."""
     number = max((saved.number for saved in checkpoints(folder)), default=-1) + 1
     finite = score is not None and math.isfinite(score)
-    return {"step": step, "number": number, "score": score if finite else None}
+    return {"step": step, "number": number, "score": score if finite else None, "stage": stage if finite else None}
 
 
 def checkpoints(folder: Path) -> list[Saved]:
@@ -61,7 +64,7 @@ def checkpoints(folder: Path) -> list[Saved]:
     for path in _named(folder):
         try:
             told = read_manifest(path)["provenance"]
-            found.append(Saved(path, int(told["number"]), told["score"]))
+            found.append(Saved(path, int(told["number"]), told["score"], told.get("stage")))
         except (CheckpointError, KeyError, TypeError, ValueError):
             continue
     return sorted(found, key=lambda saved: saved.number)
@@ -82,41 +85,65 @@ def newest_whole(folder: Path) -> Path:
     for path in sorted(set(_named(folder)) - {saved.path for saved in readable}):
         log.warning("%s: passed over: it has no readable manifest.json", path)
     for saved in reversed(readable):
-        try:
-            verify(saved.path)
+        if not _is_torn(saved.path, "the one before is taken"):
             return saved.path
-        except CheckpointError as error:
-            log.warning("%s; the one before is taken", error)
     raise NothingToResume(f"nothing to resume in {folder}: no checkpoint there is whole; run without --resume")
 
 
-def tidy(folder: Path, keep: int, mode: str) -> None:
-    """Set the links, and remove what is neither linked to nor among the newest.
+def tidy(folder: Path, keep: int, mode: str, known: set[Path]) -> None:
+    """Set the links, and remove what is neither linked to nor among the newest. Only what is whole counts.
+
+    A damaged one goes when `keep` newer ones are whole.
 
     Args:
         folder: The run's.
         keep: How many of the newest stay.
         mode: "min" or "max": which score is the best.
+        known: Those that need not be read to know that they are whole; those that were are added.
 
     Raises:
         CheckpointError: One can't be removed.
         OSError: A link can't be set.
     """
     saved = checkpoints(folder)
-    best = best_of(saved, mode)
-    stay = {one.path for one in [*saved[-keep:], *([best] if best else [])]}
-    if best is not None:
-        _link(folder / BEST, best.path.name)
-    _link(folder / LATEST, saved[-1].path.name)
-    for one in saved:
-        if one.path not in stay:
+
+    def counts(one: Saved) -> bool:
+        if one.path not in known and _is_torn(one.path, "it does not count"):
+            return False
+        known.add(one.path)
+        return True
+
+    latest = list(islice(filter(counts, reversed(saved)), keep))
+    best = list(islice(filter(counts, best_first(saved, mode)), 1))
+    for link, found in ((BEST, best), (LATEST, latest)):
+        if found:
+            _link(folder / link, found[0].path.name)
+    for one in saved if len(latest) == keep else []:
+        if one.number < latest[-1].number and one not in best:
             discard(one.path)
 
 
-def best_of(saved: Sequence[Saved], mode: str) -> Saved | None:
-    """Return the checkpoint with the best score, the first of equals; None if none has a score."""
+def best_first(saved: Sequence[Saved], mode: str) -> list[Saved]:
+    """Return the checkpoints of the newest stage that have a score, the best first, of equals the oldest.
+
+    Args:
+        saved: The oldest first.
+        mode: "min" or "max".
+    """
     scored = [one for one in saved if one.score is not None]
-    return (min if mode == "min" else max)(scored, key=lambda one: one.score or 0.0, default=None)
+    newest = [one for one in scored if one.stage == scored[-1].stage]
+    sign = 1 if mode == "min" else -1
+    return sorted(newest, key=lambda one: sign * (one.score or 0.0))
+
+
+def _is_torn(path: Path, consequence: str) -> bool:
+    """Whether a checkpoint differs from its manifest, or can't be read; says so."""
+    try:
+        verify(path)
+        return False
+    except (CheckpointError, OSError) as error:
+        log.warning("%s; %s", error, consequence)
+        return True
 
 
 def _named(folder: Path) -> list[Path]:

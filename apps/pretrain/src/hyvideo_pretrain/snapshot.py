@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
+from hy_weights import CheckpointError
+from hy_weights.errors import listing
 from torch import Tensor
 
 
@@ -19,6 +21,7 @@ class Snapshot:
     def __init__(self) -> None:
         self._copies: dict[str, Tensor] = {}
         self._later: dict[str, Tensor] = {}
+        self._versions: dict[str, int] = {}
         self._started: dict[torch.device, Any] = {}  # events of CUDA
         self._finished: dict[torch.device, Any] = {}
         self._settled = threading.Event()
@@ -33,6 +36,7 @@ class Snapshot:
         """
         self._copies = {name: copy for name, copy in self._copies.items() if name in tensors}
         self._later = {name: tensors[name] for name in later}
+        self._versions = _versions(self._later)
         for name in tensors.keys() - self._later.keys():
             self._copy(name, tensors[name])  # on CUDA in order with what training does next
         devices = {tensor.device for tensor in tensors.values() if tensor.is_cuda}
@@ -45,6 +49,9 @@ class Snapshot:
 
         Returns:
             All copies, on the CPU; they stay as they are until `begin` is called.
+
+        Raises:
+            CheckpointError: One of the rest was changed in place in the meantime: its copy may be of neither state.
         """
         try:
             for device, started in self._started.items():
@@ -55,11 +62,18 @@ class Snapshot:
                     self._finished[device] = stream.record_event()
             for device in {tensor.device for tensor in self._later.values()} - self._started.keys():
                 self._copy_later(device)
+            versions = _versions(self._later)  # before `settle` returns, after which they may change
         finally:
             self._settled.set()
         for finished in self._finished.values():
             finished.synchronize()
+        changed = sorted(name for name in versions if versions[name] != self._versions[name])
         self._later = {}
+        if changed:
+            raise CheckpointError(
+                f"changed in place between two steps, while it was copied: {listing(changed)}; a run that does so "
+                "needs background=False of Checkpoints"
+            )
         return self._copies
 
     def settle(self) -> None:
@@ -78,3 +92,8 @@ class Snapshot:
         if copy is None or (copy.shape, copy.dtype) != (tensor.shape, tensor.dtype):
             copy = self._copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
         copy.copy_(tensor, non_blocking=tensor.is_cuda)
+
+
+def _versions(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """How often each tensor was changed in place, as far as torch counts it (not through `.data`)."""
+    return {name: tensor._version for name, tensor in tensors.items() if not tensor.is_inference()}

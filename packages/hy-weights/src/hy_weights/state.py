@@ -64,6 +64,19 @@ def unflatten_state(document: Any, tensors: Mapping[str, Tensor], source: object
         raise CheckpointError(f"{source}: damaged, or of a later version ({type(error).__name__}: {error})") from error
 
 
+def tensor_names(document: Any) -> set[str]:
+    """Return the names of the tensors that a state's JSON values ask for."""
+    if isinstance(document, list):
+        return set().union(*map(tensor_names, document))
+    if not isinstance(document, dict):
+        return set()
+    if "$tensor" in document:
+        return {document["$tensor"]}
+    if "$array" in document:
+        return {document["$array"][0]}
+    return tensor_names(list(document.values()))
+
+
 class _Flattener:
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self.tensors = tensors
@@ -136,7 +149,8 @@ def _whole(document: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def _array(content: Tensor, dtype: str, shape: Iterable[int]) -> Any:
-    return content.numpy().view(_numeric(dtype)).reshape(tuple(shape))
+    # A copy: an array that looked into a mapped file would hold on to it, wherever in it the bytes lie.
+    return content.clone().numpy().view(_numeric(dtype)).reshape(tuple(shape))
 
 
 def _numeric(dtype: str) -> Any:

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from hy_weights.errors import CheckpointError
+from hy_weights.errors import CheckpointError, listing
 from hy_weights.manifest import verify, write_manifest
 from hy_weights.publish import staged
 from hy_weights.reading import read_json
-from hy_weights.state import unflatten_state
+from hy_weights.state import tensor_names, unflatten_state
 from hy_weights.state_names import STATE_FILE, TENSORS_FILE
 from hy_weights.stored import StoredTensors
 from hy_weights.stream import write_stream
@@ -35,8 +35,16 @@ def write_state(
         provenance: JSON values that say how the state came to be; kept in the manifest.
 
     Raises:
-        CheckpointError: The place can't be written or is not ours to replace, or safetensors can't hold a tensor.
+        CheckpointError: The place can't be written or is not ours to replace, safetensors can't hold a tensor, or the
+            document asks for other tensors than there are.
     """
+    asked = tensor_names(document)
+    if asked != tensors.keys():
+        lacking, extra = listing(sorted(asked - tensors.keys())), listing(sorted(tensors.keys() - asked))
+        raise CheckpointError(
+            f"{folder}: document and tensors are not of one state, as flatten_state gives them: it asks for tensors "
+            f"that are not there: {lacking or 'none'}; and for these it does not: {extra or 'none'}"
+        )
     with staged(folder) as inside:
         try:
             digest = hashlib.sha256()
@@ -48,12 +56,15 @@ def write_state(
             raise CheckpointError(f"{folder}: can't be written ({error})") from error
 
 
-def read_state(folder: str | os.PathLike[str], *, check: bool = True) -> Any:
+def read_state(folder: str | os.PathLike[str], *, check: bool = True, mapped: bool = False) -> Any:
     """Read a state, on the CPU.
 
     Args:
         folder: As `write_state` left it.
         check: Compare every file with the manifest first.
+        mapped: Leave tensors where they are until they are looked at, for one who copies them to their place: they are
+            views of the file, which keeps its room on the disk until the last one is gone. Processes that read the same
+            state share this memory.
 
     Raises:
         CheckpointError: It is torn, changed, or no state.
@@ -61,8 +72,8 @@ def read_state(folder: str | os.PathLike[str], *, check: bool = True) -> Any:
     if check:
         verify(folder)
     tensors = StoredTensors(Path(folder) / TENSORS_FILE)
-    # Copies: what is mapped would hold on to the file, and to its room on the disk, after it was removed.
-    return unflatten_state(read_document(folder), {name: tensors[name].clone() for name in tensors}, source=folder)
+    found = {name: tensors[name] if mapped else tensors[name].clone() for name in tensors}
+    return unflatten_state(read_document(folder), found, source=folder)
 
 
 def read_document(folder: str | os.PathLike[str]) -> Any:
