@@ -39,9 +39,9 @@ def test_the_captions_of_a_written_shard_are_read_in_order(tmp_path):
     assert 0 < found[0].stop < found[1].stop <= path.stat().st_size
 
 
-def test_a_latents_only_caption_is_the_short_one(tmp_path):
-    members = {"a.latent.safetensors": b"x" * 600, "a.json": description(caption="a cat", source={})}
-    (found,) = read_descriptions(shard(tmp_path / "latents-000000.tar", members))
+def test_a_plain_caption_is_the_short_one(tmp_path):
+    members = {"a.mp4": b"x" * 600, "a.json": description(caption="a cat")}
+    (found,) = read_descriptions(shard(tmp_path / "others.tar", members))
     assert found.captions() == {"short": "a cat"}
 
 

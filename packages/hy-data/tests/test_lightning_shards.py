@@ -10,8 +10,7 @@ pytest.importorskip("lightning", reason="needs the extra train")
 pytest.importorskip("torch", reason="needs the extra train")
 
 from hy_data.buckets import fit
-from hy_data.latents import LatentSample, write_latents
-from hy_data.lightning import ClipShards, LatentShards, PretrainClips
+from hy_data.lightning import ClipShards, PretrainClips
 from hy_data.lightning.batches import NumberedBatches
 from hy_data.packing import Packing, pack_footage
 from hy_data.video import write_video
@@ -83,13 +82,6 @@ def test_captions_belong_to_the_clips(flat):
 
 def test_validation_comes_in_batches(flat):
     assert [len(batch["captions"]) for batch in ClipShards(flat, buckets=ONE, batch_size=2).val_dataloader()] == [2, 1]
-
-
-def test_every_latent_of_a_caption_is_drawn(tmp_path):
-    values = [LatentSample(f"c-{n}", np.full((4, 2, 2, 2), n, np.float32), "many", {}) for n in range(5)]
-    write_latents(tmp_path, values)
-    (batch,) = LatentShards(tmp_path, batch_size=64, image_fraction=0, steps=1).train_dataloader()
-    assert set(batch["latent_BCTHW"][:, 0, 0, 0, 0].tolist()) == {0, 1, 2, 3, 4}
 
 
 def test_one_batch_goes_on_in_the_world_where_the_one_before_ended(tmp_path):

@@ -1,4 +1,4 @@
-"""What a shard's samples are said to be, without decoding them: the `json` of each, of clips and of latents."""
+"""What a shard's samples are said to be, without decoding them: the `json` of each."""
 
 import json
 import tarfile
@@ -25,7 +25,7 @@ class Description:
     damage: str = ""
 
     def captions(self) -> dict[str, str]:
-        """The texts about the sample by name: those of a clip's structured caption, or a latent's one, as `short`."""
+        """The texts about the sample by name: those of a structured caption, or a plain `caption`, as `short`."""
         captions = self.values.get("captions", {"short": self.values.get("caption")})
         if not isinstance(captions, Mapping):
             return {}

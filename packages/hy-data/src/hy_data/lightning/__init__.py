@@ -1,10 +1,9 @@
-"""Lightning data modules: clips made on the fly, clips and latents from shards. Needs the extra `train`."""
+"""Lightning data modules: clips made on the fly, clips from shards, latents from a cache. Needs the extra `train`."""
 
-from hy_data.lightning.batches import ClipBatch, LatentBatch, PretrainBatch, to_video
+from hy_data.lightning.batches import ClipBatch, PretrainBatch, to_video
 from hy_data.lightning.bucketed import BucketedShards
 from hy_data.lightning.clips import ClipShards
 from hy_data.lightning.latent_cache import LatentCache
-from hy_data.lightning.latents import LatentShards
 from hy_data.lightning.promotion import Promotion
 from hy_data.lightning.synthetic import PretrainClips
 
@@ -12,9 +11,7 @@ __all__ = [
     "BucketedShards",
     "ClipBatch",
     "ClipShards",
-    "LatentBatch",
     "LatentCache",
-    "LatentShards",
     "PretrainBatch",
     "PretrainClips",
     "Promotion",

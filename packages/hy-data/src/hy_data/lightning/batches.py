@@ -36,13 +36,6 @@ def to_video(clips: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
     )
 
 
-class LatentBatch(TypedDict):
-    """What the transformer trains on: latents of one size, and one caption for each."""
-
-    latent_BCTHW: Tensor
-    captions: list[str]
-
-
 class PretrainBatch(TypedDict):
     """What the transformer is pre-trained on: clips of one bucket, as latents or as pixels to encode.
 
