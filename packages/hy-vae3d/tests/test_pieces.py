@@ -20,6 +20,15 @@ def piece_size(request, monkeypatch):
 
 
 @pytest.fixture
+def one_thread():
+    """On several, torch convolves and multiplies batches in other orders than single clips."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def vae():
     torch.manual_seed(0)
     vae = VAE3D(SMALL).double().eval()
@@ -39,6 +48,48 @@ def test_coding_in_pieces_changes_nothing(vae, frames):
         video = vae.decode(latent_BCTHW.clone())
     torch.testing.assert_close(coded, vae.encode(video_BCTHW).mean, rtol=0, atol=1e-9)
     torch.testing.assert_close(video, vae.decode(latent_BCTHW), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("frames", [1, 5])
+@pytest.mark.usefixtures("one_thread")
+def test_clips_of_a_batch_are_coded_to_the_bit_as_each_alone(vae, frames, dtype):
+    vae.to(dtype)
+    video_BCTHW = torch.randn(11, 3, frames, 32, 32).to(dtype)
+    latent_BCTHW = torch.randn(11, 4, (frames + 3) // 4, 4, 4).to(dtype)
+    with torch.inference_mode():
+        for code, x_BCTHW in ((lambda x: vae.encode(x).mean, video_BCTHW), (vae.decode, latent_BCTHW)):
+            each = [code(x_1CTHW.clone()) for x_1CTHW in x_BCTHW.split(1)]
+            assert torch.equal(code(x_BCTHW.clone()), torch.cat(each))
+
+
+@pytest.fixture
+def convolved(monkeypatch):
+    """Shapes of what `conv3d` is given."""
+    seen, original = [], torch.nn.functional.conv3d
+
+    def watch(x, *rest, **options):
+        seen.append(x.shape)
+        return original(x, *rest, **options)
+
+    monkeypatch.setattr("hy_vae3d.conv.F.conv3d", watch)
+    return seen
+
+
+def test_small_clips_are_convolved_together_as_far_as_a_piece_goes(vae, convolved, monkeypatch):
+    video_BCTHW = torch.randn(8, 3, 5, 24, 16).bfloat16()
+    vae.bfloat16()
+    with torch.no_grad():
+        vae.encode(video_BCTHW)
+        assert {len(shape) for shape in convolved} == {5}
+        together = len(convolved)
+        assert {shape[0] for shape in convolved} == {8}
+        convolved.clear()
+        monkeypatch.setattr(pieces, "_ELEMENTS", {"cpu": 200_000})
+        vae.encode(video_BCTHW)
+    assert {shape[0] for shape in convolved} > {8}, "fewer of the largest, all of the smallest"
+    assert max(shape.numel() for shape in convolved) <= 200_000
+    assert together < len(convolved)
 
 
 @pytest.mark.parametrize("grow_time", [False, True])

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace
+from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from hy_data.container import Inspection, Source, decode_from, inspect, name_of, opened
@@ -216,7 +216,7 @@ def _stretch(
 
 def _show(source: Source, seen: Inspection, rate: Fraction, start: int, stop: int) -> Iterator[Frame]:
     """Sample and hold: frame `n` is what is on screen at time `n / rate`."""
-    timing = seen.timing
+    timing, converter = seen.timing, VideoReformatter()
     held: VideoFrame | None = None
     tick, latest, last = start, Fraction(0), timing.time(timing.last, timing.frames - 1)
     for time, frame in decode_from(source, timing, start / rate):
@@ -224,7 +224,7 @@ def _show(source: Source, seen: Inspection, rate: Fraction, start: int, stop: in
             break  # of a file that breaks off: a frame before this one may be missing
         begins = min(timing.tick(time, rate), stop)
         if held is not None and tick < begins:
-            yield from _repeat(held, seen, begins - tick)
+            yield from _repeat(held, seen, converter, begins - tick)
             tick = begins
         if tick >= stop:
             return
@@ -232,17 +232,20 @@ def _show(source: Source, seen: Inspection, rate: Fraction, start: int, stop: in
     broken = seen.truncated or latest < last
     end = min(timing.tick(latest, rate) + 1, stop) if broken else stop
     if held is not None and tick < end:
-        yield from _repeat(held, seen, end - tick)
+        yield from _repeat(held, seen, converter, end - tick)
     if end < stop:
         whole = "1 frame is" if end == 1 else f"{end} frames are"
         raise TruncatedVideo(f"{name_of(source)} breaks off: {whole} readable (stop={end})", readable=end)
 
 
-def _repeat(frame: VideoFrame, seen: Inspection, times: int) -> Iterator[Frame]:
-    """Convert a decoded frame to upright RGB at the size of the file's first frame, and give it so many times."""
+def _repeat(frame: VideoFrame, seen: Inspection, converter: VideoReformatter, times: int) -> Iterator[Frame]:
+    """Convert a decoded frame to upright RGB at the size of the file's first frame, and give it so many times.
+
+    A frame's own converter would be set up anew for each frame, which takes ten times as long for small ones.
+    """
     if (frame.width, frame.height) != (seen.width, seen.height):
         frame = frame.reformat(width=seen.width, height=seen.height)
-    stored_HWC = frame.to_ndarray(format="rgb24", interpolation=_FULL_CHROMA)
+    stored_HWC = converter.reformat(frame, format="rgb24", interpolation=_FULL_CHROMA).to_ndarray()
     picture_HWC = np.ascontiguousarray(np.rot90(stored_HWC, seen.quarter_turns), np.uint8)
     for _ in range(times):
         yield picture_HWC.copy() if times > 1 else picture_HWC

@@ -30,7 +30,10 @@ _ELEMENTS = {"cpu": 7 << 20}
 the system, and cleared, every time."""
 _ELEMENTS_ELSEWHERE = 1 << 28
 _SMALLER = 6
-"""How much less the pieces are that moments are taken of: these are passed over several times, best near the cores."""
+"""How much less the pieces are that moments are taken of: these are passed over several times, best near the cores. And
+how much less several samples are that are worked on together: a border may make a small one several times as large."""
+_SAMPLES = 8
+"""That are worked on together, at most: from 16 on, torch takes another 1x1x1 convolution, of other bits."""
 _FRAMES, _COLUMNS = 9, 128
 """Of a piece, where there are as many. Two more frames at its front are normed for it alone. Wider pieces would have
 few rows: torch takes a slow convolution where channels x frames x rows are 20,480 or less."""
@@ -77,13 +80,28 @@ def convolved(
     """Yield `layer(silu(norm(x)))`, or `layer(x)`, piece by piece, and where each belongs in the result."""
     weight_OCJKK = layer.weight_for(x_BCTHW.shape[2]).contiguous(memory_format=torch.channels_last_3d)
     window = Window(weight_OCJKK.shape[2:], layer.conv.stride)
-    for item in range(x_BCTHW.shape[0]):
-        x_1CTHW = x_BCTHW[item : item + 1]
-        factors = None if norm is None else scale_and_shift(x_1CTHW, norm)
-        for part in window.pieces(x_1CTHW):
-            piece_1CTHW = window.cut(x_1CTHW, part, factors)
-            y_1OTHW = convolve_whole(piece_1CTHW, weight_OCJKK, layer.conv.bias, layer.conv.stride)
-            yield (slice(item, item + 1), slice(None), *part), y_1OTHW
+    for samples in together(x_BCTHW):
+        some_BCTHW = x_BCTHW[samples]
+        factors = None if norm is None else scale_and_shift(some_BCTHW, norm)
+        for part in window.pieces(some_BCTHW):
+            piece_BCTHW = window.cut(some_BCTHW, part, factors)
+            y_BOTHW = convolve_whole(piece_BCTHW, weight_OCJKK, layer.conv.bias, layer.conv.stride)
+            yield (samples, slice(None), *part), y_BOTHW
+
+
+def together(x_BCTHW: Tensor) -> list[slice]:
+    """Cut a batch into single clips, or several that are small enough to be worked on together.
+
+    In float32 a clip is always alone: torch adds up several in another order, and a clip's result shall not depend on
+    what it came with.
+    """
+    half = x_BCTHW.dtype.itemsize < torch.float32.itemsize
+    most = _budget(x_BCTHW) // (_SMALLER * x_BCTHW[0].numel()) if half else 1
+    return _even(len(x_BCTHW), max(1, min(most, _SAMPLES)))
+
+
+def _budget(x_BCTHW: Tensor) -> int:
+    return _ELEMENTS.get(x_BCTHW.device.type, _ELEMENTS_ELSEWHERE)
 
 
 class Window(NamedTuple):
@@ -95,7 +113,7 @@ class Window(NamedTuple):
     def pieces(self, x_BCTHW: Tensor, smaller: int = 1) -> Iterator[Part]:
         """Yield parts of the result, in pieces of a handy size or `smaller` times less."""
         sizes = [(size - 1) // step + 1 for size, step in zip(x_BCTHW.shape[2:], self.stride, strict=True)]
-        budget = _ELEMENTS.get(x_BCTHW.device.type, _ELEMENTS_ELSEWHERE) // smaller
+        budget = _budget(x_BCTHW) // (smaller * len(x_BCTHW))
         least = x_BCTHW[0].numel() // _most_pieces.get()
         border_T, border_H, border_W = (taps - 1 for taps in self.taps)
         long, wide = min(sizes[0], _FRAMES), sizes[2] if least > budget else min(sizes[2], _COLUMNS)
@@ -106,17 +124,17 @@ class Window(NamedTuple):
             high, long = sizes[1], max(long, budget // (columns * (sizes[1] + border_H)) - border_T)
         yield from product(_even(sizes[0], long), _even(sizes[1], high), _even(sizes[2], wide))
 
-    def cut(self, x_1CTHW: Tensor, part: Part, factors: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def cut(self, x_BCTHW: Tensor, part: Part, factors: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Return what a part of the result sees, normed and activated by `factors`, with edges repeated."""
         before = (self.taps[0] - 1, self.taps[1] // 2, self.taps[2] // 2)
-        seen = map(_seen, part, self.stride, self.taps, before, x_1CTHW.shape[2:])
+        seen = map(_seen, part, self.stride, self.taps, before, x_BCTHW.shape[2:])
         (frames, front, _), (rows, above, below), (columns, left, right) = seen
-        piece_1CTHW = x_1CTHW[:, :, frames, rows, columns]
+        piece_BCTHW = x_BCTHW[:, :, frames, rows, columns]
         if factors is not None:
-            piece_1CTHW = piece_1CTHW.contiguous(memory_format=torch.channels_last_3d)
-            piece_1CTHW = F.silu(_scaled(piece_1CTHW, *factors), inplace=True)
+            piece_BCTHW = piece_BCTHW.contiguous(memory_format=torch.channels_last_3d)
+            piece_BCTHW = F.silu(_scaled(piece_BCTHW, *factors), inplace=True)
         pad = (left, right, above, below, front, 0)
-        return pad_with_edges(piece_1CTHW, pad) if any(pad) else piece_1CTHW
+        return pad_with_edges(piece_BCTHW, pad) if any(pad) else piece_BCTHW
 
 
 def _even(size: int, most: int) -> list[slice]:
@@ -132,34 +150,38 @@ def _seen(result: slice, stride: int, taps: int, before: int, size: int) -> tupl
     return slice(max(first, 0), min(last, size)), max(-first, 0), max(last - size, 0)
 
 
-def scale_and_shift(x_1CTHW: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
-    """Return the two factors per channel, float32 or better, [C], that `norm` comes to on this clip."""
-    precise = torch.promote_types(x_1CTHW.dtype, torch.float32)
-    parts = Window((1, 1, 1)).pieces(x_1CTHW, _SMALLER)
-    moments = [_moments(x_1CTHW[:, :, *part].to(precise)) for part in parts]
+def scale_and_shift(x_BCTHW: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
+    """Return the two factors per sample and channel, float32 or better, [B, C], that `norm` comes to on these clips."""
+    precise = torch.promote_types(x_BCTHW.dtype, torch.float32)
+    parts = Window((1, 1, 1)).pieces(x_BCTHW, _SMALLER)
+    moments = [_moments(x_BCTHW[:, :, *part].to(precise)) for part in parts]
     counts, means, variances = zip(*moments, strict=True)
-    share_R11 = torch.tensor(counts, dtype=torch.float64, device=x_1CTHW.device)[:, None, None] / sum(counts)
-    mean_RGC, variance_RGC = (torch.stack(values).unflatten(1, (norm.num_groups, -1)) for values in (means, variances))
-    mean_G1 = (share_R11 * mean_RGC).sum(0).mean(1, keepdim=True)
-    variance_G1 = (share_R11 * (variance_RGC + (mean_RGC - mean_G1).square())).sum(0).mean(1, keepdim=True)
-    scale_GC = (variance_G1 + norm.eps).rsqrt() * norm.weight.view(norm.num_groups, -1)
-    shift_GC = norm.bias.view(norm.num_groups, -1) - mean_G1 * scale_GC
-    return scale_GC.flatten().to(precise), shift_GC.flatten().to(precise)
+    share_R111 = torch.tensor(counts, dtype=torch.float64, device=x_BCTHW.device)[:, None, None, None] / sum(counts)
+    mean_RBGC, variance_RBGC = (
+        torch.stack(values).unflatten(2, (norm.num_groups, -1)) for values in (means, variances)
+    )
+    mean_BG1 = (share_R111 * mean_RBGC).sum(0).mean(2, keepdim=True)
+    variance_BG1 = (share_R111 * (variance_RBGC + (mean_RBGC - mean_BG1).square())).sum(0).mean(2, keepdim=True)
+    scale_BGC = (variance_BG1 + norm.eps).rsqrt() * norm.weight.view(norm.num_groups, -1)
+    shift_BGC = norm.bias.view(norm.num_groups, -1) - mean_BG1 * scale_BGC
+    return scale_BGC.flatten(1).to(precise), shift_BGC.flatten(1).to(precise)
 
 
-def _moments(x_1CTHW: Tensor) -> tuple[int, Tensor, Tensor]:
-    """Return how many positions a piece has, and each channel's mean and variance there, float64 [C].
+def _moments(x_BCTHW: Tensor) -> tuple[int, Tensor, Tensor]:
+    """Return how many positions a piece has, and each sample's and channel's mean and variance there, float64 [B, C].
 
     Rows are added up in the piece's own type, and the sums of rows in float64: no digits are lost in long sums.
     """
-    x_RWC = x_1CTHW.permute(0, 2, 3, 4, 1).flatten(0, 2)
-    positions = x_RWC.shape[0] * x_RWC.shape[1]
-    mean_C = x_RWC.sum(1).double().sum(0) / positions
-    apart_RWC = x_RWC - mean_C.to(x_RWC.dtype)
-    return positions, mean_C, apart_RWC.mul_(apart_RWC).sum(1).double().sum(0) / positions
+    x_BRWC = x_BCTHW.permute(0, 2, 3, 4, 1).flatten(1, 2)
+    positions = x_BRWC.shape[1] * x_BRWC.shape[2]
+    mean_BC = x_BRWC.sum(2).double().sum(1) / positions
+    apart_BRWC = x_BRWC - mean_BC[:, None, None].to(x_BRWC.dtype)
+    return positions, mean_BC, apart_BRWC.mul_(apart_BRWC).sum(2).double().sum(1) / positions
 
 
-def _scaled(x_1CTHW: Tensor, scale_C: Tensor, shift_C: Tensor) -> Tensor:
-    """Scale and shift channels in float32, in one pass."""
-    neutral = torch.zeros_like(scale_C), torch.ones_like(scale_C)
-    return F.batch_norm(x_1CTHW, *neutral, scale_C, shift_C, eps=0.0)
+def _scaled(x_BCTHW: Tensor, scale_BC: Tensor, shift_BC: Tensor) -> Tensor:
+    """Scale and shift channels in float32, in one pass over each sample."""
+    neutral = torch.zeros_like(scale_BC[0]), torch.ones_like(scale_BC[0])
+    each = zip(x_BCTHW.split(1), scale_BC, shift_BC, strict=True)
+    scaled = [F.batch_norm(x_1CTHW, *neutral, scale_C, shift_C, eps=0.0) for x_1CTHW, scale_C, shift_C in each]
+    return scaled[0] if len(scaled) == 1 else torch.cat(scaled)

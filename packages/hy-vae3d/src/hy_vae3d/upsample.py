@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hy_vae3d.conv import CausalConv3d, convolve, pad_with_edges
 from hy_vae3d.folding import COPIES, fold
-from hy_vae3d.pieces import Window, empty, overwrites
+from hy_vae3d.pieces import Window, empty, overwrites, together
 
 
 class Upsample(nn.Module):
@@ -49,28 +49,29 @@ class Upsample(nn.Module):
 
 def _in_pieces(x_BCTHW: Tensor, kernels: list[Tensor], bias_O: Tensor, per_frame: int) -> Tensor:
     """Grow and convolve piece by piece, each copy written to its place; of the first frame, the last copy only."""
-    batch, _, frames, height, width = x_BCTHW.shape
+    frames, height, width = x_BCTHW.shape[2:]
     channels, dropped = len(bias_O) // per_frame, per_frame - 1
     grown_BOTHW = empty(x_BCTHW, channels, (frames * per_frame - dropped, 2 * height, 2 * width))
     window = Window((kernels[0].shape[2], 3, 3))
-    for item in range(batch):
-        for part in window.pieces(x_BCTHW):
+    for samples in together(x_BCTHW):
+        some_BCTHW = x_BCTHW[samples]
+        for part in window.pieces(some_BCTHW):
             times, *sides = part
-            piece_1CTHW = window.cut(x_BCTHW[item : item + 1], part)
+            piece_BCTHW = window.cut(some_BCTHW, part)
             for (row, column), kernel_OCJKK in zip(COPIES, kernels, strict=True):
-                high, wide = piece_1CTHW.shape[3] - 1, piece_1CTHW.shape[4] - 1
-                seen_1CTHW = piece_1CTHW[..., row : row + high, column : column + wide]
-                copies_1OTHW = convolve(seen_1CTHW, kernel_OCJKK, bias_O)
+                high, wide = piece_BCTHW.shape[3] - 1, piece_BCTHW.shape[4] - 1
+                seen_BCTHW = piece_BCTHW[..., row : row + high, column : column + wide]
+                copies_BOTHW = convolve(seen_BCTHW, kernel_OCJKK, bias_O)
                 rows, columns = (
                     slice(2 * side.start + copy, 2 * side.stop, 2)
                     for side, copy in zip(sides, (row, column), strict=True)
                 )
-                place_OTHW = grown_BOTHW[item, :, :, rows, columns]
-                for number, copy_1OTHW in enumerate(copies_1OTHW.split(channels, dim=1)):
+                place_BOTHW = grown_BOTHW[samples, :, :, rows, columns]
+                for number, copy_BOTHW in enumerate(copies_BOTHW.split(channels, dim=1)):
                     first = times.start * per_frame + number - dropped
                     skipped = 1 if first < 0 else 0
                     last = times.stop * per_frame - dropped
-                    place_OTHW[:, first + skipped * per_frame : last : per_frame] = copy_1OTHW[0, :, skipped:]
+                    place_BOTHW[:, :, first + skipped * per_frame : last : per_frame] = copy_BOTHW[:, :, skipped:]
     return grown_BOTHW
 
 
