@@ -174,6 +174,7 @@ def train(run: Run, told: Connection | None = None) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        val_check_interval=4,  # batches: a run is also killed between two validations of an epoch
         callbacks=[
             Notes(run, told),
             Promotion("val/loss", "min"),

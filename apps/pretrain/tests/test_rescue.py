@@ -106,7 +106,7 @@ PLANS = {
 }
 
 
-@pytest.mark.parametrize(("plan", "step"), zip(PLANS.values(), (2, 1, 2), strict=True), ids=PLANS)
+@pytest.mark.parametrize(("plan", "step"), list(zip(PLANS.values(), (2, 1, 2), strict=True)), ids=PLANS)
 @pytest.mark.parametrize("where", ["end of a step", "next batch"])
 def test_between_two_steps_it_is_saved(tmp_path, plan, step, where):
     failing = {"broken": 2} if where == "next batch" else {}
