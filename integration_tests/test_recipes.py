@@ -60,16 +60,16 @@ def test_a_recipe_builds_what_it_names(name, options, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize("name", ["finetune/lora", "finetune/full"])
+@pytest.mark.parametrize("name", ["finetune/lora", "finetune/full", "finetune/sft"])
 def test_a_fine_tuning_builds_on_the_checkpoint_that_is_there(name, guided, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     dit = DiT(replace(DiTConfig.preset("tiny"), guidance_embed=guided))
     write_model(tmp_path / "checkpoint/dit", dit.state_dict(), asdict(dit.config))
-    module = built(name, [] if guided else ["--model.embedded_guidance=null"] * (name == "finetune/full")).model
+    module = built(name, [] if guided else ["--model.embedded_guidance=null"] * (name != "finetune/lora")).model
     trained = [weight for weight in module.parameters() if weight.requires_grad]
     all_of_it = sum(weight.numel() for weight in dit.parameters())
     count = sum(weight.numel() for weight in trained)
-    assert count == all_of_it if name == "finetune/full" else 0 < count < all_of_it / 2
+    assert 0 < count < all_of_it / 2 if name == "finetune/lora" else count == all_of_it
     assert module.embedded_guidance == (1.0 if guided else None)
 
 
@@ -78,5 +78,6 @@ def test_there_is_no_other_recipe_but_the_rewriters():
         *PARAMETERS,
         "finetune/lora",
         "finetune/full",
+        "finetune/sft",
         "rewrite/lora",
     }  # it reads a language model

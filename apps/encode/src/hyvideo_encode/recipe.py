@@ -1,15 +1,18 @@
 """What a training by a recipe of `hyvideo pretrain` will look up: every latent and every text state, and no others."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from hy_data.index import StoredClip, index_shards
+from hy_data.index import StoredClip
 from hy_data.items import Item
 from hy_data.lightning import BucketedShards
 from hy_data.lightning.latent_cache import LatentCache
+from hy_data.stage import Stage
 from hy_data.staged_items import stage_items
+from hy_data.subsets import Shards, index_subsets
 from hy_plugins import HyError
 from hy_textenc import load_cached_text_encoder
 from jsonargparse import ArgumentError, ArgumentParser
@@ -49,8 +52,7 @@ def recipe_tasks(file: Path, console: Console) -> Iterator[Task[Any]]:
         )
     damages: list[str] = []
     with console.status("look at the shards"):
-        clips = index_shards(_shards(data), folder=data.index, report=lambda fault: damages.append(str(fault)))
-        items = [item for stage in data.curriculum.stages for item in stage_items(stage, clips).all_items()]
+        items = [item for stage, clips in _staged(data, damages) for item in stage_items(stage, clips).all_items()]
     if encoder is not None:
         store = ready_store(Path(encoder["store"]))
         settings = {name: encoder[name] for name in ("media", "quantization")}
@@ -124,9 +126,16 @@ def _is_cached(class_path: str) -> bool:
         return False
 
 
-def _shards(data: BucketedShards) -> list[str]:
-    shards = [data.shards] if isinstance(data.shards, str) else data.shards
-    return [*shards, *(data.validation_shards or ())]
+def _staged(data: BucketedShards, damages: list[str]) -> Iterator[tuple[Stage, list[StoredClip]]]:
+    """Each stage with the clips to train on, and with those of shards to validate on, which are in no subset."""
+
+    def indexed(shards: Shards) -> list[StoredClip]:
+        return index_subsets(shards, folder=data.index, report=lambda fault: damages.append(str(fault)))
+
+    trained, shown = indexed(data.shards), indexed(data.validation_shards) if data.validation_shards else []
+    for stage in data.curriculum.stages:
+        yield stage, trained
+        yield replace(stage, subsets={}), shown
 
 
 def _captions(data: BucketedShards, items: Iterable[Item], damages: list[str]) -> Iterator[str]:

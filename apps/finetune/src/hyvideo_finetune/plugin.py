@@ -21,6 +21,6 @@ def hy_components() -> Iterable[Component]:
             kind="recipe",
             name="finetune",
             target="hyvideo_finetune.configs:folder",
-            summary="fine-tuning a checkpoint: finetune/lora, finetune/full",
+            summary="fine-tuning a checkpoint: finetune/lora, finetune/full, finetune/sft",
         ),
     ]

@@ -58,6 +58,7 @@ class StoredClip:
         description: its JSON: `captions`, `source`, `start`, `frames`, `height`, `width`, `fps`.
         sha256: of that file, hexadecimal.
         suffix: of that file: `mp4`, `jpg` …; a picture is a clip of one frame.
+        subset: the name that its shards were given by, see `hy_data.subsets`.
     """
 
     shard: str
@@ -67,6 +68,7 @@ class StoredClip:
     description: Mapping[str, Any]
     sha256: str
     suffix: str = "mp4"
+    subset: str = ""
 
     @property
     def where(self) -> str:

@@ -17,14 +17,16 @@ class Stream:
     """What batches of a stage are drawn from: images, or videos, of one scale.
 
     Attributes:
-        name: such as "images 256"; for messages.
+        name: such as "images 256", or "images 256 of portraits"; for messages.
         buckets: the sizes of its batches; either all of one frame or none.
         weight: its share of the batches.
+        subset: the only one that its clips are of; empty: of all.
     """
 
     name: str
     buckets: tuple[Bucket, ...]
     weight: float
+    subset: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,8 @@ class Stage:
         frames: durations of the buckets of a scale, each 4n + 1 and more than 1; none makes a stage of images.
         image_fraction: share of batches that hold images, in [0, 1]; None is 1 for a stage of images, else 0.2 or what
             the data module says. Where no bucket has one frame, images have the sizes of the videos.
+        subsets: how much each named subset of the shards counts, more than 0: its share of the batches, over their sum.
+            None mixes all clips, and each comes as often as another.
         frames_as_images: whether frames of videos serve as images too, beside stills.
         upscale: whether a clip may be enlarged to fill its bucket.
         batch_size: clips per batch.
@@ -69,6 +73,7 @@ class Stage:
     aspects: Sequence[float] = ASPECTS
     frames: Sequence[int] = ()
     image_fraction: float | None = None
+    subsets: Mapping[str, float] = field(default_factory=dict)
     frames_as_images: bool = True
     upscale: bool = True
     batch_size: int | None = None
@@ -121,8 +126,9 @@ class Stage:
             yield f"max_epochs={self.max_epochs} are less than min_epochs={self.min_epochs}"
         if self.image_fraction is not None and not 0 <= self.image_fraction <= 1:
             yield f"image_fraction must lie in [0, 1], got {self.image_fraction}"
-        if not all(math.isfinite(weight) and weight > 0 for weight in self.scale_weights):
-            yield f"scale_weights must be positive, got {list(self.scale_weights)}"
+        for name, weights in ("scale_weights", self.scale_weights), ("subsets", self.subsets.values()):
+            if not all(math.isfinite(weight) and weight > 0 for weight in weights):
+                yield f"{name} must be positive, got {list(weights)}"
         if any(value is not None and value <= 0 for value in (self.learning_rate, self.shift)):
             yield f"learning_rate and shift must be positive, got {self.learning_rate} and {self.shift}"
         if min(self.frames, default=TIME + 1) <= 1:
@@ -144,7 +150,15 @@ class Stage:
             share = self.image_share if videos else 1.0
             streams.append(Stream(name=f"images{name}", buckets=images, weight=weight * share))
             streams.append(Stream(name=f"videos{name}", buckets=videos, weight=weight * (1 - share)))
-        return [stream for stream in streams if stream.weight > 0]
+        return [part for stream in streams if stream.weight > 0 for part in self._parts(stream)]
+
+    def _parts(self, stream: Stream) -> list[Stream]:
+        """A stream of each subset, in the subsets' shares."""
+        whole = sum(self.subsets.values())
+        return [
+            replace(stream, name=f"{stream.name} of {name}", weight=stream.weight * weight / whole, subset=name)
+            for name, weight in self.subsets.items()
+        ] or [stream]
 
     @property
     def image_share(self) -> float:

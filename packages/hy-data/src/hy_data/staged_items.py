@@ -83,13 +83,19 @@ def _digest(items: Sequence[Item]) -> str:
 
 
 def stage_items(stage: Stage, clips: Sequence[StoredClip]) -> StageItems:
-    """Cut clips into the items of a stage; each stream takes what its buckets hold."""
+    """Cut clips into the items of a stage; each stream takes what its buckets hold, of its subset."""
     streams = stage.streams()
     found = [
-        items_for(clips, stream.buckets, upscale=stage.upscale, frames_as_images=stage.frames_as_images)
+        items_for(
+            _of(stream.subset, clips), stream.buckets, upscale=stage.upscale, frames_as_images=stage.frames_as_images
+        )
         for stream in streams
     ]
     return StageItems(streams=streams, items=[items for items, _ in found], refused=[left_out for _, left_out in found])
+
+
+def _of(subset: str, clips: Sequence[StoredClip]) -> Sequence[StoredClip]:
+    return [clip for clip in clips if clip.subset == subset] if subset else clips
 
 
 def require_items(stage: Stage, found: StageItems) -> None:

@@ -1,9 +1,12 @@
 """Batches for pre-training the transformer: buckets, stages, latents from a cache. Needs the extra `train`."""
 
+import hashlib
 import itertools
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +20,14 @@ from hy_data.curriculum import Curriculum, Stage
 from hy_data.differences import differences
 from hy_data.errors import DataError
 from hy_data.held_out import hold_out
-from hy_data.index import Fault, StoredClip, index_shards
+from hy_data.index import Fault, StoredClip
 from hy_data.left_out import report_left_out
 from hy_data.lightning.batches import NumberedBatches
 from hy_data.lightning.item_batches import Latents, PlannedBatches, Reader, ValidationNumbers, require_latents
 from hy_data.lightning.promotion import require_promotion
 from hy_data.lightning.ranks import on_first_rank
 from hy_data.staged_items import StageItems, require_held_out, require_items, stage_items
+from hy_data.subsets import Shards, index_subsets, require_subsets
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +49,13 @@ class BucketedShards(NumberedBatches):
 
     Args:
         shards: folders, tars and URLs, see `find_shards`; also webdataset of others: videos or pictures with a txt or
-            a json. Pictures are clips of one frame.
+            a json. Pictures are clips of one frame. Of a mapping, each is a subset, which a stage's `subsets` weighs.
         stages: the curriculum.
         latents: a cache of latents; None gives pixels, for the model to encode.
         caption: makes the text of a clip's structured caption and the number of a variant, which is how often the
             item was seen before, modulo `caption.variants`, or 0 without such; the default takes `short`.
         steps: batches per epoch on each rank.
-        validation_shards: shards to validate on.
+        validation_shards: shards to validate on, in all stages alike.
         held_out: otherwise: the share of the sources to validate on and not to train on, below 1, see `hold_out`; 0 is
             no validation.
         validation_batches: the most in a validation, over all ranks. They are the same each time, drawn from the
@@ -72,7 +76,7 @@ class BucketedShards(NumberedBatches):
 
     def __init__(
         self,
-        shards: str | list[str],
+        shards: Shards,
         stages: list[Stage],
         *,
         latents: Latents | None = None,
@@ -93,6 +97,7 @@ class BucketedShards(NumberedBatches):
             raise ValueError(f"held_out is a share of the sources, at least 0 and below 1; got {held_out}")
         if held_out and validation_shards:
             raise ValueError("give validation_shards or held_out, not both")
+        require_subsets(shards, stages)
         self.curriculum = Curriculum(stages)
         super().__init__(
             None, None, steps=steps, num_workers=num_workers, curriculum=self.curriculum, prefetch=prefetch
@@ -130,7 +135,8 @@ class BucketedShards(NumberedBatches):
         trained, shown = on_first_rank(self.trainer, lambda: self._clips or self._parted())
         stages = self.curriculum.stages
         train = [stage_items(one, trained) for one in stages]
-        validation = [stage_items(one, shown) for one in stages] if shown else []
+        mixed = [replace(one, subsets={}) for one in stages] if self.validation_shards else stages
+        validation = [stage_items(one, shown) for one in mixed] if shown else []
         on_first_rank(self.trainer, partial(self._examine, train, validation))
         if self.latents is not None:
             self.latents.key(train[0].items[0][0])  # hashes the autoencoder here, and not in every worker
@@ -158,6 +164,12 @@ class BucketedShards(NumberedBatches):
                 self._told.add(told)
                 log.warning("%s (%d stand-ins so far)", told, self.stand_ins)
         return batch
+
+    @property
+    def digest(self) -> str:
+        """The sha256, hexadecimal, of what batches of all stages are made of: clips, captions, windows; after `setup`."""
+        items = [made_of["items"] for made_of in self._made_of]
+        return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()
 
     def captions(self) -> Iterator[str]:
         """Every caption that a batch may hold; after `setup`."""
@@ -205,8 +217,8 @@ class BucketedShards(NumberedBatches):
             return clips, self._indexed(self.validation_shards)
         return hold_out(clips, self.held_out) if self.held_out else (clips, [])
 
-    def _indexed(self, places: str | list[str]) -> list[StoredClip]:
-        return index_shards(places, folder=self.index, report=self._faults.append)
+    def _indexed(self, places: Shards) -> list[StoredClip]:
+        return index_subsets(places, folder=self.index, report=self._faults.append)
 
     def _examine(self, train: Sequence[StageItems], validation: Sequence[StageItems]) -> None:
         """Report what is left out, and refuse what lacks something."""
