@@ -37,6 +37,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "bfloat16": {},
     "fp8": {"quantize_to": "fp8"},
     "int8": {"quantize_to": "int8"},
+    "nf4": {"quantize_to": "nf4"},
     "bfloat16, offload": {"resident": 0},
     "bfloat16, offload, 4 stay": {"resident": 4},
     "fp8, offload": {"quantize_to": "fp8", "resident": 0},

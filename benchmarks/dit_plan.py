@@ -21,8 +21,9 @@ from rich.table import Table
 
 MODEL = "hunyuan-video-cfgdistill"
 VIDEOS = {
-    "1280x720, 129 frames": Video(width=1280, height=720, frames=129),
-    "960x544, 33 frames": Video(width=960, height=544, frames=33),
+    f"{width}x{height}, {frames} frames": Video(width=width, height=height, frames=frames)
+    for width, height in ((960, 544), (1280, 720))
+    for frames in (33, 65, 129)
 }
 LORA = {"task": "train", "lora_rank": 32, "precision": "bfloat16", "recompute": True}
 SETUPS: dict[str, dict[str, Any]] = {
@@ -31,6 +32,7 @@ SETUPS: dict[str, dict[str, Any]] = {
     "sample, offloaded": {"resident_blocks": 2},
     "sample, 8-bit weights, offloaded": {"eight_bit_weights": True, "resident_blocks": 2},
     "LoRA of rank 32, recomputed": LORA,
+    "LoRA of rank 32, recomputed, 4-bit weights": LORA | {"four_bit_weights": True},
     "LoRA of rank 32, recomputed, 8-bit weights": LORA | {"eight_bit_weights": True},
     "LoRA of rank 32, recomputed, 8-bit weights, offloaded": LORA | {"eight_bit_weights": True, "resident_blocks": 2},
 }

@@ -1,9 +1,10 @@
 """Run a model for real, and print the most resident memory that it took, weights included, in bytes.
 
-Usage: reality.py KIND SIZES, with KIND sample, train, recompute, lora, mixed or ddp, or encode or decode, and SIZES in
-JSON. ddp has a single process, whose buckets are those of any number.
+Usage: reality.py KIND SIZES, with KIND sample, train, recompute, lora, mixed, ddp or adamw8bit, int8 or nf4 (a LoRA on a
+base so rounded, recomputed), or encode or decode, and SIZES in JSON. ddp has a single process, whose buckets are those of any number.
 """
 
+import importlib
 import json
 import sys
 from contextlib import nullcontext
@@ -11,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from hy_dit import LORA_TARGETS, DiT, DiTConfig
+from hy_dit import LORA_TARGETS, DiT, DiTConfig, quantize_
 from hy_plugins import TextTokens
 from hy_vae3d import VAE3D, Tiling, VAE3DConfig
 from hy_weights import insert_lora, new_lora
@@ -23,8 +24,13 @@ def resident(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def libraries() -> None:
-    """Load what PyTorch loads late: an optimizer brings its compiler, some 150 MB of code."""
+ROUNDED = ("int8", "nf4")
+
+
+def libraries(kind: str) -> None:
+    """Load what is loaded late: PyTorch's optimizer brings its compiler, some 150 MB of code."""
+    if kind in ("adamw8bit", "nf4"):
+        importlib.import_module("bitsandbytes")
     layer = torch.nn.Linear(64, 64)
     checkpoint(layer, torch.randn(64, 64), use_reentrant=False).sum().backward()
     torch.optim.AdamW(layer.parameters(), fused=True).step()
@@ -47,20 +53,28 @@ def run_vae(half: str, sizes: dict) -> None:
     print(resident("VmHWM") - before)
 
 
+def _optimizer(kind: str, trained: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    if kind == "adamw8bit":
+        return importlib.import_module("bitsandbytes").optim.AdamW8bit(trained)
+    return torch.optim.AdamW(trained, fused=True)
+
+
 def main(kind: str, sizes: dict) -> None:
     torch.manual_seed(0)
     if kind in ("encode", "decode"):
         run_vae(kind, sizes)
         return
-    libraries()
+    libraries(kind)
     before = resident("VmRSS")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in sizes["config"].items()}
     dit = DiT(DiTConfig(**values))
     blocks = [*dit.double_blocks, *dit.single_blocks]
-    if kind == "lora":
+    if kind in ROUNDED:
+        quantize_(dit.bfloat16(), kind)
+    if kind in ("lora", *ROUNDED):
         dit.requires_grad_(False)
         insert_lora(dit, new_lora(dit, LORA_TARGETS, rank=sizes["rank"]))
-    if kind == "recompute":
+    if kind in ("recompute", *ROUNDED):
         for block in blocks:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     called = dit
@@ -73,12 +87,15 @@ def main(kind: str, sizes: dict) -> None:
         torch.randn(batch, tokens, 1024), torch.ones(batch, tokens, dtype=torch.bool), torch.randn(batch, 768)
     )
     inputs = torch.randn(batch, 16, *grid), torch.rand(batch), text
+    if kind in ROUNDED:
+        inputs = inputs[0].bfloat16(), inputs[1], text.to(dtype=torch.bfloat16)
+        Path("/proc/self/clear_refs").write_text("5")  # what building the model took is over
     if kind == "sample":
         with torch.no_grad():
             dit(*inputs)
     else:
         trained = [parameter for parameter in dit.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, fused=True)
+        optimizer = _optimizer(kind, trained)
         for _ in range(2):  # in the second, the moments are there
             with torch.autocast("cpu", torch.bfloat16) if kind == "mixed" else nullcontext():
                 loss = called(*inputs).square().mean()

@@ -109,6 +109,12 @@ def test_averaged_weights_count_where_they_are(recipe, callback, size):
     assert counted.total - without.total == size * (without.weights // 4)
 
 
+@pytest.mark.parametrize("library", ["bitsandbytes", "torchao"])
+def test_an_optimizer_in_8_bits_is_planned_as_one(recipe, library):
+    file = recipe(optimizer={"class_path": f"{library}.optim.AdamW8bit", "init_args": {"lr": 1e-4}})
+    assert read_recipe(file).setup == replace(read_recipe(recipe()).setup, eight_bit_optimizer=True)
+
+
 @pytest.mark.parametrize(
     "changes", [{"every": 2}, {"keep_attention": True}, {"blocks": ["backbone.double_blocks.*"]}], ids=str
 )

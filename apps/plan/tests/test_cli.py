@@ -65,6 +65,7 @@ def test_every_option_reaches_the_setup(capsys):
         "tiled": True,
         "recompute": True,
         "eight_bit_weights": False,
+        "four_bit_weights": False,
         "eight_bit_optimizer": True,
         "resident_blocks": 0,
         "sharded": True,
@@ -88,7 +89,7 @@ def test_the_memory_that_is_missing_sets_the_exit_code(capsys):
     assert planned(capsys, *TINY, "--memory", "1GiB")[0] == 0
     code, told = planned(capsys, *TINY, "--memory", "1MB")
     assert (code, told["advice"]["fits"], told["memory"]) == (1, False, 1_000_000)
-    assert {knob["name"] for knob in told["advice"]["knobs"]} >= {"8-bit weights", "block offload"}
+    assert {knob["name"] for knob in told["advice"]["knobs"]} >= {"4-bit weights", "block offload"}
 
 
 def test_a_device_brings_its_memory_and_its_assumption(capsys):

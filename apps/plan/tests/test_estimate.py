@@ -101,6 +101,7 @@ def test_8_bit_weights_and_offload_leave_what_they_say(model):
     whole = resident_weights(model, Setup())
     assert whole == 2 * counted.total
     assert resident_weights(model, Setup(eight_bit_weights=True)) == whole - counted.block_linears
+    assert resident_weights(model, Setup(four_bit_weights=True)) == whole - round(1.4375 * counted.block_linears)
     offloaded = resident_weights(model, Setup(resident_blocks=2))
     assert offloaded == 2 * (counted.total - counted.blocks) + 2 * 2 * counted.largest_block
     assert resident_weights(model, Setup(resident_blocks=99)) == whole

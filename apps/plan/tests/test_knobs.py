@@ -21,7 +21,7 @@ def test_nothing_is_turned_where_all_fits(model):
 
 @pytest.mark.parametrize("knob", KNOBS, ids=lambda knob: knob.name)
 def test_each_knob_saves_or_leaves_as_it_is(model, knob):
-    start = Setup(task="train", precision="mixed", devices=4, lora_rank=2) if "8-bit weights" in knob.name else MIXED
+    start = Setup(task="train", precision="mixed", devices=4, lora_rank=2) if "-bit weights" in knob.name else MIXED
     start = Setup(task="train", precision="mixed", devices=4) if knob.name in ("shards", "sequence parallel") else start
     start = Setup(keep_all=True) if knob.name in ("one part at a time", "block offload") else start
     assert knob.can_turn(start)
@@ -69,7 +69,7 @@ def test_what_contradicts_is_not_turned_together():
     for task in ("sample", "train"):
         for _, setup in module._setups(Setup(task=task, devices=2)):
             assert not (setup.sharded and setup.resident_blocks)
-            assert setup.frozen or not (setup.eight_bit_weights or setup.resident_blocks)
+            assert setup.frozen or not (setup.rounded_bytes or setup.resident_blocks)
 
 
 def test_shards_need_devices():

@@ -19,6 +19,7 @@ from hyvideo_plan.video import Video
 
 TEXT, RANK = 64, 16
 LATENT = {384: (2, 3, 16, 16), 768: (2, 3, 32, 32)}  # two clips of 192 or 768 video tokens each, by the width
+LOW_MEMORY = {"task": "train", "precision": "bfloat16", "lora_rank": RANK, "recompute": True}
 SETUPS = {
     "sample": {"guidance": False},
     "train": {"task": "train"},
@@ -26,6 +27,9 @@ SETUPS = {
     "lora": {"task": "train", "lora_rank": RANK},
     "mixed": {"task": "train", "precision": "mixed"},
     "ddp": {"task": "train", "devices": 2},
+    "adamw8bit": {"task": "train", "eight_bit_optimizer": True},
+    "int8": LOW_MEMORY | {"eight_bit_weights": True},
+    "nf4": LOW_MEMORY | {"four_bit_weights": True},
 }
 # So that glibc hands freed memory back at once, and the process holds what its tensors hold.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_ARENA_MAX": "1"}
@@ -72,7 +76,7 @@ def run(kind, sizes):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads resident memory as Linux tells it")
-@pytest.mark.parametrize("kind", ["sample", "recompute"])
+@pytest.mark.parametrize("kind", ["sample", "recompute", "int8"])
 def test_a_small_run_takes_what_was_planned(kind):
     assert planned(kind, 384) == pytest.approx(measured(kind, 384), rel=0.1)
 
@@ -81,6 +85,8 @@ def test_a_small_run_takes_what_was_planned(kind):
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads resident memory as Linux tells it")
 @pytest.mark.parametrize("kind", SETUPS)
 def test_a_run_of_140_million_parameters_takes_what_was_planned(kind):
+    if kind in ("adamw8bit", "nf4"):
+        pytest.importorskip("bitsandbytes")
     assert planned(kind, 768) == pytest.approx(measured(kind, 768), rel=0.1)
 
 

@@ -94,9 +94,9 @@ def test_a_model_is_quantized_in_its_blocks_only_and_once(make_dit, scheme):
 
 
 def test_an_unknown_scheme_is_refused(make_dit, tmp_path):
-    with pytest.raises(DiTConfigError, match="'int4'; there are fp8, int8"):
+    with pytest.raises(DiTConfigError, match="'int4'; there are fp8, int8, nf4"):
         quantize_(make_dit(), "int4")
-    with pytest.raises(DiTConfigError, match="'int4'; there are fp8, int8"):
+    with pytest.raises(DiTConfigError, match="'int4'; there are fp8, int8, nf4"):
         load_dit(tmp_path, quantize_to="int4")
 
 

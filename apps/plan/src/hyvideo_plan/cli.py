@@ -15,8 +15,9 @@ libraries keep for themselves (0.5 to 2 GB on a GPU). Training reads latents and
 that were encoded before, in a run of their own.
 
 Knobs, cheapest first: one part at a time, VAE tiling, 8-bit optimizer, shards, sequence
-parallel, bfloat16 weights, recompute, 8-bit weights, block offload, LoRA. With --memory (or the
-memory of --device) the cheapest that fit are looked for, beside those that are turned already.
+parallel, bfloat16 weights, recompute, 8-bit weights, 4-bit weights, block offload, LoRA. With
+--memory (or the memory of --device) the cheapest that fit are looked for, beside those that are
+turned already.
 
 `hyvideo plan batches` finds the largest batch of each bucket of a recipe: see its own --help.
 
@@ -30,10 +31,10 @@ examples:
 
 _ABOUT_BATCHES = "Find the largest batch of every bucket of a recipe's stages that a device's memory holds."
 
-_NOTES_BATCHES = """The recipe says model, number format, recompute, averaged weights, devices and text encoder. Three
-runs without data, as `hyvideo plan train` makes them, tell what every moment of a step holds for
-any number of clips of any size. Latents are taken for encoded before (`hyvideo encode --config`),
-AdamW for the optimizer, and every device for its own copy of the weights, besides which several
+_NOTES_BATCHES = """The recipe says model, number format, recompute, averaged weights, devices, text encoder, and whether
+the optimizer is an 8-bit one. Three runs without data, as `hyvideo plan train` makes them, tell what
+every moment of a step holds for any number of clips of any size. Latents are taken for encoded before
+(`hyvideo encode --config`), AdamW for the optimizer, and every device for its own copy of the weights, besides which several
 hold DDP's buckets. With --out every bucket must hold a clip, or nothing is written.
 
 examples:
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         ("--tiling", "tiled", "the VAE works in overlapping tiles"),
         ("--recompute", "recompute", "blocks' activations are computed again for their gradients"),
         ("--eight-bit-weights", "eight_bit_weights", "frozen linear layers take one byte per weight"),
+        ("--four-bit-weights", "four_bit_weights", "or half a byte (nf4)"),
         ("--eight-bit-optimizer", "eight_bit_optimizer", "AdamW's moments take one byte each"),
         ("--shards", "sharded", "weights, gradients and moments are divided over the devices"),
         ("--sequence-parallel", "sequence_parallel", "video tokens are divided over the devices"),

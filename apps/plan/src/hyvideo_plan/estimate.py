@@ -180,7 +180,7 @@ def _activations(model: Model, video: Video, setup: Setup, run: Run) -> int:
         peak = fixed + ceil((peak - fixed) / setup.devices)
     if setup.sharded and setup.devices > 1:  # one block's own gradient, before it is divided
         peak += setup.weight_bytes * count_weights(model.dit).largest_block if not setup.frozen else 0
-    if setup.eight_bit_weights:  # one layer is widened at a time
+    if setup.rounded_bytes:  # one layer is widened at a time
         peak += setup.weight_bytes * count_weights(model.dit).largest_linear
     return peak
 
@@ -198,7 +198,7 @@ def resident_weights(model: Model, setup: Setup) -> int:
     """
     counted = count_weights(model.dit)
     width = setup.weight_bytes
-    saved = (width - 1) * counted.block_linears if setup.eight_bit_weights and setup.frozen else 0
+    saved = round((width - setup.rounded_bytes) * counted.block_linears) if setup.rounded_bytes and setup.frozen else 0
     whole, blocks = width * counted.total - saved, width * counted.blocks - saved
     block = round(blocks * counted.largest_block / max(counted.blocks, 1))
     if setup.resident_blocks:

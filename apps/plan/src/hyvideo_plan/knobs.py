@@ -57,7 +57,7 @@ KNOBS = (
     ),
     Knob(
         name="8-bit optimizer",
-        by="not yet here: torchao, bitsandbytes",
+        by="optimizer: bitsandbytes.optim.AdamW8bit",
         saves="three quarters of AdamW's moments in float32, half of them in bfloat16",
         costs="rounded moments",
         price=2,
@@ -106,8 +106,17 @@ KNOBS = (
         saves="half of the blocks' bfloat16 weights, where they are frozen",
         costs="a little quality; widening each layer when it is used",
         price=4,
-        can_turn=lambda setup: setup.frozen and not setup.eight_bit_weights,
+        can_turn=lambda setup: setup.frozen and setup.rounded_bytes is None,
         turn=lambda setup: replace(setup, eight_bit_weights=True),
+    ),
+    Knob(
+        name="4-bit weights",
+        by="hy_dit.quantize_, load_dit(quantize_to='nf4')",
+        saves="seven tenths of the blocks' bfloat16 weights, where they are frozen",
+        costs="more quality; widening each layer when it is used",
+        price=5,
+        can_turn=lambda setup: setup.frozen and not setup.four_bit_weights,
+        turn=lambda setup: replace(setup, eight_bit_weights=False, four_bit_weights=True),
     ),
     Knob(
         name="block offload",

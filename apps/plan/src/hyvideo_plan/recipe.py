@@ -65,6 +65,7 @@ def read_recipe(file: Path) -> Recipe:
         task="train",
         precision=_precision(trainer, file),
         recompute=recompute,
+        eight_bit_optimizer=_is_eight_bit(_arguments(model).get("optimizer")),
         average_bytes=_average_bytes(callbacks, trainer),
         devices=devices,
     )
@@ -119,6 +120,12 @@ def _encoder(model: Mapping[str, Any]) -> tuple[Encoder, tuple[str, ...]]:
     if not isinstance(named, Mapping):
         return Encoder(), ()
     return read_encoder(named, frozen=bool(_arguments(model).get("freeze_text_encoder")))
+
+
+def _is_eight_bit(optimizer: Any) -> bool:
+    """Whether it keeps its moments in 8 bits: torchao's and bitsandbytes' are called so."""
+    name = optimizer.get("class_path") if isinstance(optimizer, Mapping) else optimizer
+    return str(name).endswith("8bit")
 
 
 def _stages(data: Mapping[str, Any], file: Path) -> list[tuple[Mapping[str, Any], Stage]]:

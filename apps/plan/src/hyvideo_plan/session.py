@@ -132,6 +132,10 @@ def _setup(options: Mapping[str, Any]) -> Setup:
         raise PlanError("--shards and --sequence-parallel divide over several devices; give --devices")
     if setup.resident_blocks and setup.sharded:
         raise PlanError("--offload and --shards both say where weights are; give one of them")
-    if not setup.frozen and (setup.eight_bit_weights or setup.resident_blocks):
-        raise PlanError("--eight-bit-weights and --offload are for frozen weights; to train adapters, give --lora")
+    if setup.eight_bit_weights and setup.four_bit_weights:
+        raise PlanError("weights are in 8 bits or in 4; give one of --eight-bit-weights and --four-bit-weights")
+    if not setup.frozen and (setup.rounded_bytes or setup.resident_blocks):
+        raise PlanError(
+            "--eight-bit-weights, --four-bit-weights and --offload are for frozen weights; to train adapters, give --lora"
+        )
     return setup

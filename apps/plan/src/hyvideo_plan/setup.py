@@ -29,6 +29,7 @@ class Setup:
         tiled: whether the VAE works in overlapping tiles.
         recompute: whether each block's activations are computed again for its gradients.
         eight_bit_weights: whether the blocks' linear layers are stored in one byte per weight (fp8, int8).
+        four_bit_weights: whether they are stored in half a byte, and a scale for each 64 (nf4).
         eight_bit_optimizer: whether AdamW's two moments are stored in one byte each.
         resident_blocks: how many blocks' weights are on the device, the others wait on the host; 0 keeps all.
         sharded: whether weights, gradients and moments are divided over the devices (FSDP).
@@ -47,6 +48,7 @@ class Setup:
     tiled: bool = False
     recompute: bool = False
     eight_bit_weights: bool = False
+    four_bit_weights: bool = False
     eight_bit_optimizer: bool = False
     resident_blocks: int = 0
     sharded: bool = False
@@ -75,8 +77,15 @@ class Setup:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes per weight of the transformer and the VAE, where it is not stored in 8 bits."""
+        """Bytes per weight of the transformer and the VAE, where it is not rounded."""
         return 2 if self.precision == "bfloat16" else 4
+
+    @property
+    def rounded_bytes(self) -> float | None:
+        """Bytes per weight of the blocks' linear layers, their scales included; None where they are not rounded."""
+        if self.four_bit_weights:
+            return 1 / 2 + 4 / 64
+        return 1.0 if self.eight_bit_weights else None
 
     @property
     def swapped_bytes(self) -> int:

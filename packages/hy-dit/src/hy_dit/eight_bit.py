@@ -13,10 +13,12 @@ from hy_weights import CheckpointError, StoredTensors
 from hy_weights.layout import Entry, View, outline
 from torch import Tensor, nn
 
-from hy_dit.quantize import BLOCKS, SCALE, SCHEMES, block_linears, dequantize, replace_linear
+from hy_dit.nf4 import BLOCK, PER_BYTE
+from hy_dit.quantize import BLOCKS, PACKED, SCALE, SCHEMES, block_linears, dequantize, replace_linear, stored_shape
 
 FP8 = SCHEMES["fp8"].dtype
 EIGHT_BIT = {scheme.dtype for scheme in SCHEMES.values()}
+"""Of a byte; in one of nf4 are two weights."""
 
 _SCALES = (SCALE, "scale_weight")
 """What a scale is called beside its weight: by us and by ComfyUI; by ComfyUI's older files."""
@@ -79,7 +81,7 @@ def place_quantized(dit: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         if key in tensors and scale_key in tensors and tensors[key].dtype in EIGHT_BIT:
             like, scale = tensors[key], tensors[scale_key]
             # Not `empty_like`: of a tensor on `meta` it makes PyTorch import its symbolic maths, for seconds.
-            weight = torch.empty(linear.weight.shape, dtype=like.dtype, device="meta")
+            weight = torch.empty(stored_shape(linear, like.dtype), dtype=like.dtype, device="meta")
             replace_linear(dit, name, weight, torch.empty(scale.shape, dtype=scale.dtype, device="meta"))
 
 
@@ -140,7 +142,7 @@ def _entries(outlines: Mapping[str, Tensor], scales: Mapping[str, Entry], path: 
         layer, _, kind = key.rpartition(".")
         if layer in scales and kind == "weight":
             scale = scales[layer]
-            check = _checked_scale(f"{path}: the scale of {layer!r}", like.shape[0])
+            check = _checked_scale(f"{path}: the scale of {layer!r}", like)
             if key.startswith(BLOCKS):
                 yield key, Entry((key,), _same)
                 yield f"{layer}.{SCALE}", Entry(scale.sources, lambda *args, s=scale, c=check: c(s.make(*args)))
@@ -151,10 +153,16 @@ def _entries(outlines: Mapping[str, Tensor], scales: Mapping[str, Entry], path: 
             yield key, Entry((key,), _widen if like.dtype == FP8 else _same)
 
 
-def _checked_scale(what: str, rows: int) -> Callable[[Tensor], Tensor]:
-    """Return a function that gives a stored scale as float32, [] or [rows, 1], or raises."""
+def _checked_scale(what: str, weight: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return a function that gives a stored scale as float32, [] or [rows, 1] (of nf4 [rows, blocks]), or raises."""
+    rows, columns = weight.shape
+    blocks = columns * PER_BYTE // BLOCK
 
     def check(scale: Tensor) -> Tensor:
+        if weight.dtype == PACKED and scale.shape != (rows, blocks):
+            raise CheckpointError(f"{what} has the shape {list(scale.shape)}; expected [{rows}, {blocks}], of nf4")
+        if weight.dtype == PACKED:
+            return scale.float()
         if scale.numel() != 1 and scale.shape != (rows, 1):
             raise CheckpointError(f"{what} has the shape {list(scale.shape)}; expected one number, or [{rows}, 1]")
         scale = scale.float() if scale.numel() > 1 else scale.float().reshape(())

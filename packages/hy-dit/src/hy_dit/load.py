@@ -60,8 +60,8 @@ def load_dit(
         dtype: of the weights that are not in 8 bits; None keeps the dtype they are stored in (the patch projection's,
             if they differ).
         device: where the model goes.
-        quantize_to: "fp8" or "int8" rounds the blocks' linear weights to 8 bits, one at a time as they are read, so
-            that the full model is never in memory; None leaves them as they are stored.
+        quantize_to: "fp8" or "int8" rounds the blocks' linear weights to 8 bits, "nf4" to 4, one at a time as they are
+            read, so that the full model is never in memory; None leaves them as they are stored.
         conditions: to install, by name. A checkpoint that was widened for them (image-to-video weights have 33 input
             channels: 16, and 17 of the condition's) gives its further channels' weights to them, in their order; one
             that holds conditions' own weights gives them these.
@@ -70,7 +70,7 @@ def load_dit(
         CheckpointError: the file or folder can't be read, isn't a HunyuanVideo transformer, or doesn't fit its config;
             its fp8 weights lack their scales; or its weights are to be quantized and are already.
         ConditionError: a condition does not fit the transformer.
-        DiTConfigError: there is no such quantization.
+        DiTConfigError: there is no such quantization, it lacks bitsandbytes, or a width does not suit it.
     """
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise DiTConfigError(f"dtype is {dtype!r}; expected a torch.dtype, such as torch.bfloat16")

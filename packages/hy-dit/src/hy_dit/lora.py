@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import torch
 from hy_weights import LayerNames, LoRA, read_lora, write_lora
+from hy_weights.lora.fit import weight_shape
 from torch import nn
 
 from hy_dit.layout import DIFFUSERS
@@ -87,7 +88,7 @@ def layer_names(dit: DiT) -> LayerNames:
         if isinstance(layer, nn.Linear | nn.Conv3d) and not name.startswith("conditions.")
     }
     return LayerNames(
-        shapes={name: layer.weight.shape for name, layer in layers.items()},
+        shapes={name: weight_shape(layer) for name, layer in layers.items()},
         width=dit.config.width,
         layout=DIFFUSERS,
         aliases={_replaced(name, _COMFY_BLOCKS + _COMFY_EMBEDDERS): name for name in layers},

@@ -1,9 +1,10 @@
-"""Weight-only quantization: the blocks' linear layers keep 8-bit weights, and widen them when they are called.
+"""Weight-only quantization: the blocks' linear layers keep 8- or 4-bit weights, and widen them when they are called.
 
 What is computed is what the released fp8 code computes: the 8-bit weight and its scale are both taken to the number
 format of the activations, multiplied there, and an ordinary linear layer follows. It saves memory, not time.
 
-`torchao` was compared: its int8 weights err as much, but are a tensor subclass that safetensors files can't hold.
+`torchao` was compared: its int8 weights err as much, but are a tensor subclass that safetensors files can't hold. Of 4
+bits see `hy_dit.nf4`.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hy_dit.errors import DiTConfigError
+from hy_dit.nf4 import PER_BYTE, require_bitsandbytes, round_to_nf4, widen_nf4
 
 BLOCKS = ("double_blocks.", "single_blocks.")
 """Where the quantized layers are: every linear one in here, modulations included; 320 in the released model."""
@@ -41,12 +43,17 @@ class Scheme:
 SCHEMES = {
     "fp8": Scheme(torch.float8_e4m3fn, largest=448.0, per_row=False),
     "int8": Scheme(torch.int8, largest=127.0, per_row=True),
+    "nf4": Scheme(torch.uint8, largest=1.0, per_row=False),
 }
-"""`fp8` is the released one; `int8` errs about four times less, in as much memory."""
+"""`fp8` is the released one; `int8` errs about four times less, in as much memory. `nf4` packs two weights in a byte."""
+
+PACKED = SCHEMES["nf4"].dtype
 
 
 class QuantizedLinear(nn.Linear):
     """A linear layer with a frozen 8-bit weight [out, in] and its float32 scale, [] or [out, 1].
+
+    In nf4 the weight is [out, in / 2], and there are [out, in / 64] scales.
 
     `to(dtype)` and its like move the weight and the scale but never convert them. A gradient passes through to the
     input; autograd then keeps the widened weight until the backward pass, unless the block is recomputed.
@@ -57,6 +64,8 @@ class QuantizedLinear(nn.Linear):
     def __init__(self, weight: Tensor, weight_scale: Tensor, bias: nn.Parameter | None) -> None:
         nn.Module.__init__(self)  # the base class would allocate and fill a weight of full size
         self.out_features, self.in_features = weight.shape
+        if weight.dtype == PACKED:
+            self.in_features *= PER_BYTE
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.register_buffer(SCALE, weight_scale)
         self.register_parameter("bias", bias)
@@ -80,7 +89,7 @@ class QuantizedLinear(nn.Linear):
 
 
 def quantize(weight: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
-    """Round a weight to 8 bits.
+    """Round a weight to 8 or 4 bits.
 
     Args:
         weight: [out, in], finite.
@@ -88,8 +97,13 @@ def quantize(weight: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
 
     Returns:
         The 8-bit weight, and its scale in float32. The scale is a number that bfloat16 has too, so that multiplying
-        in bfloat16 does not round it.
+        in bfloat16 does not round it. In nf4 what `round_to_nf4` gives.
+
+    Raises:
+        DiTConfigError: nf4 lacks bitsandbytes, or does not suit the weight's width.
     """
+    if scheme.dtype == PACKED:
+        return round_to_nf4(weight)
     scaled = weight.detach().to(torch.float32, copy=True)  # the one temporary of full size; it is changed in place
     smallest, largest = torch.aminmax(scaled, dim=1, keepdim=True) if scheme.per_row else torch.aminmax(scaled)
     scale = (torch.maximum(largest, -smallest) / scheme.largest).bfloat16().float()
@@ -99,7 +113,9 @@ def quantize(weight: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
 
 
 def dequantize(weight: Tensor, weight_scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """Widen an 8-bit weight to `dtype`; the product with the scale is taken in `dtype` too, as in the released code."""
+    """Widen a rounded weight to `dtype`; an 8-bit one times its scale in `dtype` too, as in the released code."""
+    if weight.dtype == PACKED:
+        return widen_nf4(weight, weight_scale, dtype)
     return weight.to(dtype) * weight_scale.to(dtype)
 
 
@@ -107,10 +123,12 @@ def scheme_named(name: str) -> Scheme:
     """Look up a number format.
 
     Raises:
-        DiTConfigError: there is none of that name.
+        DiTConfigError: there is none of that name, or a package that it needs is not installed.
     """
     if name not in SCHEMES:
         raise DiTConfigError(f"no quantization is called {name!r}; there are {', '.join(SCHEMES)}")
+    if SCHEMES[name].dtype == PACKED:
+        require_bitsandbytes()
     return SCHEMES[name]
 
 
@@ -128,10 +146,12 @@ def quantize_(dit: nn.Module, scheme: str) -> None:
 
     Args:
         dit: a `DiT`.
-        scheme: "fp8" (e4m3, a scale per layer, as released) or "int8" (a scale per output channel).
+        scheme: "fp8" (e4m3, a scale per layer, as released), "int8" (a scale per output channel) or "nf4" (4 bits, a
+            scale for each 64 weights, by bitsandbytes).
 
     Raises:
-        DiTConfigError: there is no such scheme, or a layer is quantized already or has adapters.
+        DiTConfigError: there is no such scheme, it lacks bitsandbytes, a layer's width does not suit it, or a layer is
+            quantized already or has adapters.
     """
     chosen = scheme_named(scheme)
     layers = dict(block_linears(dit))
@@ -145,6 +165,11 @@ def quantize_(dit: nn.Module, scheme: str) -> None:
     while layers:
         name, linear = layers.popitem()  # so that the full weight is released before the next one is rounded
         replace_linear(dit, name, *quantize(linear.weight, chosen))
+
+
+def stored_shape(linear: nn.Linear, dtype: torch.dtype) -> tuple[int, int]:
+    """The shape of a linear layer's weight in a number format."""
+    return linear.out_features, linear.in_features // (PER_BYTE if dtype == PACKED else 1)
 
 
 def replace_linear(dit: nn.Module, name: str, weight: Tensor, weight_scale: Tensor) -> None:
