@@ -3,6 +3,7 @@
 import json
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from hy_data import write_video
 from hy_dit import load_dit, load_lora
 from hyvideo_finetune import FinetuneError
 from hyvideo_finetune.cli import main
+from hyvideo_finetune.prepare.command import _parser
+from hyvideo_finetune.prepare.session import _describer
 from safetensors import safe_open
 
 SMALL = ["--size", "48x32", "--frames", "9", "--rank", "2", "--steps", "4"]
@@ -136,7 +139,57 @@ def test_wishes_reach_the_recipe(clips, checkpoint):
     assert callback("Offload")["blocks"] == callback("Recompute")["blocks"]
     assert callback("SaveLoRA")["lora_format"] == "kohya"
     assert callback("SampleSheets")["prompts"] == ["a wave"]
+    assert (arguments["shift"], callback("SampleSheets")["shift"]) == (3.0, 3.0)
     assert recipe()["data"]["init_args"]["stages"][0]["batch_size"] == 2
+
+
+def test_a_caption_that_is_no_text_costs_one_clip(clips, checkpoint):
+    (clips / "a.txt").write_bytes(b"\xff\xfe\x00")
+    assert prepare(clips, checkpoint, "--no-encode") == 1
+    (refused,) = report()["refused"]
+    assert refused["name"] == "a.mp4"
+    assert refused["reason"].startswith("a.txt can't be read as text in UTF-8")
+
+
+def test_names_that_differ_in_dots_alone_are_two_clips(clips, checkpoint, capsys):
+    for name in ("[b].x", "[b]_x", "[b]%2Ex"):
+        (clips / f"{name}.mp4").write_bytes((clips / "a.mp4").read_bytes())
+        (clips / f"{name}.txt").write_text(f"the one called {name}")
+    assert prepare(clips, checkpoint, "--no-encode") == 0
+    used = {one["name"]: one["caption"] for one in report()["used"]}
+    assert len(used) == 6
+    assert used["[b].x.mp4"] == "the one called [b].x"
+    assert "[b].x.mp4" in capsys.readouterr().err, "brackets are no markup"
+
+
+def test_videos_as_pictures(clips, checkpoint):
+    assert prepare(clips, checkpoint, "--frames", "1", "--no-encode") == 0
+    assert {one["bucket"].partition("x")[0] for one in report()["used"]} == {"1"}
+    assert len(report()["used"]) == 3
+
+
+def test_a_captioner_gets_its_options(clips, checkpoint, monkeypatch):
+    given = {}
+
+    class Says:
+        def __init__(self, **options):
+            given.update(options)
+
+        def caption(self, sample):
+            return {"short": f"{sample['key']} at {sample['fps']}"}
+
+    monkeypatch.setattr("hyvideo_finetune.prepare.session.Plugins", lambda: SimpleNamespace(load=lambda *_: Says))
+    options = ["--captioner-option", "base-url=http://127.0.0.1", "--captioner-option", "tries=3"]
+    asked = _parser().parse_args([str(clips), "--model", "m", "--out", "room", "--captioner", "says", *options])
+    describe = _describer(asked)
+    assert given == {"base_url": "http://127.0.0.1", "tries": 3}
+    assert describe(clips / "a.mp4") == "a at 24"
+
+
+def test_a_room_among_the_clips_is_refused(clips, checkpoint):
+    with pytest.raises(FinetuneError, match="lies in .*, whose files are all looked at"):
+        main(["prepare", str(clips), "--model", str(checkpoint), "--out", str(clips / "room")])
+    assert not (clips / "room").exists()
 
 
 def test_from_folder_to_lora(clips, checkpoint):
@@ -148,6 +201,7 @@ def test_from_folder_to_lora(clips, checkpoint):
     assert {one.rank for one in lora.layers.values()} == {2}
     with safe_open("room/run/lora.safetensors", "pt") as opened:
         assert opened.metadata()["steps"] == "4"
+        assert len(opened.metadata()["data_sha256"]) == 64
     assert sorted(file.name for file in Path("room/run/samples").iterdir()) == [
         "before.npy",
         "step-0000000.mp4",

@@ -44,7 +44,7 @@ class LoRATuning(FlowMatching):
         start: a LoRA to go on from; rank, alpha and targets are then its own.
         merged: LoRAs by file that are merged into the base first, each with its strength.
         dtype: number format of the base's weights; adapters are float32.
-        quantize_to: "fp8" or "int8" keeps the blocks' weights in 8 bits, which halves them.
+        quantize_to: "fp8" or "int8" keeps the blocks' weights in 8 bits, which halves them, "nf4" in 4.
         embedded_guidance: the scale that a base which has learned its guidance is told in training. Another base
             takes none.
         training: what else `FlowMatching` takes.
@@ -65,7 +65,7 @@ class LoRATuning(FlowMatching):
         start: str | None = None,
         merged: Mapping[str, float] | None = None,
         dtype: Precision = "bfloat16",
-        quantize_to: Literal["fp8", "int8"] | None = None,
+        quantize_to: Literal["fp8", "int8", "nf4"] | None = None,
         embedded_guidance: float = 1.0,
         **training: Any,
     ) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from hyvideo_finetune.errors import FinetuneError
@@ -36,6 +37,12 @@ def main(argv: Sequence[str]) -> int:
         raise FinetuneError("rank, steps and batch must be at least 1")
     if asked.full and (asked.quantize or asked.offload):
         raise FinetuneError("--quantize and --offload are for a base that stays as it is; leave them out, or --full")
+    needing = {"--eight-bit-optimizer": asked.eight_bit_optimizer, "--quantize nf4": asked.quantize == "nf4"}
+    for option, is_given in needing.items():
+        if is_given and find_spec("bitsandbytes") is None:
+            raise FinetuneError(f"{option} needs bitsandbytes: pip install 'hyvideo-finetune[bitsandbytes]'")
+    if asked.out.resolve().is_relative_to(asked.folder.resolve()):
+        raise FinetuneError(f"{asked.out} lies in {asked.folder}, whose files are all looked at; give another --out")
     if asked.captions is not None and not asked.captions.is_file():
         raise FinetuneError(f"{asked.captions}: no such file")
 
@@ -65,7 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     words.add_argument("--captioner", metavar="NAME", help=text)
     text = "of the captioner, such as base_url=URL; see `hyvideo caption --help`"
     words.add_argument(
-        "--captioner-option", dest="captioner_options", metavar="NAME=VALUE", action="append", default=[]
+        "--captioner-option",
+        dest="captioner_options",
+        metavar="NAME=VALUE",
+        type=_option,
+        action="append",
+        default=[],
+        help=text,
     )
 
     clips = parser.add_argument_group("clips")
@@ -81,10 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--steps", metavar="N", type=int, default=1500, help="of the optimizer (default 1500)")
     text = "learning rate (default 1e-4; with --full 1e-5)"
     training.add_argument("--learning-rate", metavar="X", type=float, help=text)
-    text = "keep the base in 8 bits: half the memory, a little error"
-    training.add_argument("--quantize", choices=("fp8", "int8"), help=text)
+    text = "keep the base in 8 bits (half the memory, a little error) or 4 (nf4: less of one, more of the other)"
+    training.add_argument("--quantize", choices=("fp8", "int8", "nf4"), help=text)
     text = "keep the base's blocks on the host, two on the device at a time: slower"
     training.add_argument("--offload", action="store_true", help=text)
+    text = "keep AdamW's moments in 8 bits: a quarter of the memory (needs bitsandbytes)"
+    training.add_argument("--eight-bit-optimizer", action="store_true", help=text)
     text = "whose keys the LoRA's file has (default comfy)"
     training.add_argument("--lora-format", choices=("comfy", "diffusers", "kohya"), default="comfy", help=text)
     text = "what samples show, before and after; several times for several (default: two of the captions)"

@@ -76,10 +76,8 @@ def look_into(
         if name not in media
     ]
     for name, file in media.items():
-        caption, told_by = told.get(name, ("", ""))
-        if caption or describe is None:
-            reason = _lacking(file, told_by, captions)
-        else:
+        caption, told_by, reason = told.get(name, ("", "", _lacking(file, captions)))
+        if not caption and describe is not None:
             (caption, reason), told_by = _described(file, describe), "captioner"
         if caption:
             found.append(Found(file=file, name=name, caption=caption, told_by=told_by))
@@ -100,20 +98,24 @@ def _is_hidden(file: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
-def _beside(media: Mapping[str, Path]) -> dict[str, tuple[str, str]]:
-    """The text files beside videos; one that can't be read as text tells nothing."""
+_Told = dict[str, tuple[str, str, str]]
+"""By a file's name: its caption, where that comes from, and, if it is empty, why there is none."""
+
+
+def _beside(media: Mapping[str, Path]) -> _Told:
+    """The text files beside videos."""
     texts = {name: file.with_suffix(".txt") for name, file in media.items()}
-    return {name: (_text(text), text.name) for name, text in texts.items() if text.is_file()}
+    return {name: _text(text) for name, text in texts.items() if text.is_file()}
 
 
-def _text(file: Path) -> str:
+def _text(file: Path) -> tuple[str, str, str]:
     try:
-        return " ".join(file.read_text(encoding="utf-8-sig").split())
+        return " ".join(file.read_text(encoding="utf-8-sig").split()), file.name, _empty(file)
     except (OSError, UnicodeDecodeError) as error:
-        raise FinetuneError(f"{file}: can't be read as text in UTF-8 ({error})") from error
+        return "", file.name, f"{file.name} can't be read as text in UTF-8: {error}"
 
 
-def _table(file: Path) -> dict[str, tuple[str, str]]:
+def _table(file: Path) -> _Told:
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             rows = list(csv.DictReader(lines, strict=True))
@@ -126,11 +128,16 @@ def _table(file: Path) -> dict[str, tuple[str, str]]:
         raise FinetuneError(
             f"{file}: needs the columns file and caption in its first line; it has {', '.join(columns)}"
         )
-    return {Path(row[named] or "").as_posix(): (" ".join((row[text] or "").split()), file.name) for row in rows}
+    return {
+        Path(row[named] or "").as_posix(): (" ".join((row[text] or "").split()), file.name, _empty(file))
+        for row in rows
+    }
 
 
-def _lacking(file: Path, told_by: str, captions: Path | None) -> str:
-    if told_by:
-        return f"its caption in {told_by} is empty"
+def _empty(file: Path) -> str:
+    return f"its caption in {file.name} is empty"
+
+
+def _lacking(file: Path, captions: Path | None) -> str:
     wanted = f"{file.stem}.txt beside it" if captions is None else f"a line of {captions.name}"
     return f"it has no caption: it needs {wanted}, or --captioner"

@@ -26,8 +26,9 @@ class Wishes:
         rank: of the LoRA.
         steps: of the optimizer.
         learning_rate: None: the bundled recipe's.
-        quantize_to: fp8 or int8 for a LoRA's base; None: as it is.
+        quantize_to: fp8, int8 or nf4 for a LoRA's base; None: as it is.
         offload: keep the blocks' weights on the host.
+        eight_bit_optimizer: keep AdamW's moments in 8 bits.
         lora_format: whose keys the LoRA's file has.
         prompts: of the samples.
         size: width and height of the samples.
@@ -42,6 +43,7 @@ class Wishes:
     learning_rate: float | None
     quantize_to: str | None
     offload: bool
+    eight_bit_optimizer: bool
     lora_format: str
     prompts: Sequence[str]
     size: tuple[int, int]
@@ -74,6 +76,10 @@ def _fill_model(arguments: dict[str, Any], base: Base, wishes: Wishes, room: Pat
     encoder |= {"path": str(parts.text_encoder.resolve()), "store": str(room / "store")}
     if parts.published:
         del encoder["dtype"]  # a bundled encoder is as it is stored
+    if isinstance(shift := base.sampling.get("shift"), int | float):
+        arguments["shift"] = float(shift)  # trained where it will be sampled
+    if wishes.eight_bit_optimizer:
+        arguments["optimizer"]["class_path"] = "bitsandbytes.optim.AdamW8bit"
     if wishes.learning_rate is not None:
         arguments["optimizer"]["init_args"]["lr"] = wishes.learning_rate
     if wishes.full:

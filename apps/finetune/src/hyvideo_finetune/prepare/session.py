@@ -35,13 +35,13 @@ _PROMPTS = 2
 
 
 def run(asked: Namespace) -> int:
-    """Do what a command line asks for; return 0, or 1 if some clips were refused.
+    """Do what a command line asks for; return 0, or 1 if some clips were refused, or could not be encoded.
 
     Raises:
         FinetuneError: nothing in the folder can be used, or the room is taken.
         HyError, CheckpointError: the model can't be used, or the place not be written.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     base = find_base(asked.model)
     if (asked.out / RECIPE).exists() and not asked.overwrite:
         raise FinetuneError(f"{asked.out} holds a recipe already; name another folder, or give --overwrite")
@@ -62,11 +62,10 @@ def run(asked: Namespace) -> int:
         partial.write_text(text, encoding="utf-8")
     plugins = Plugins()
     plugins.load("command", "plan")(_planned(asked, base, stage))
-    if asked.encode:
-        plugins.load("command", "encode")(["--config", str(asked.out / RECIPE)])
+    failed = bool(asked.encode and plugins.load("command", "encode")(["--config", str(asked.out / RECIPE)]))
     print(f"{asked.out}: {len(used)} clips, {len(refused)} refused")
     print(f"next: hyvideo finetune fit --config {asked.out / RECIPE}")
-    return 1 if refused else 0
+    return 1 if refused or failed else 0
 
 
 def _describer(asked: Namespace) -> Describe | None:
@@ -151,6 +150,7 @@ def _wishes(asked: Namespace, base: Base, stage: Stage, used: Sequence[Becoming]
         learning_rate=asked.learning_rate,
         quantize_to=asked.quantize,
         offload=asked.offload,
+        eight_bit_optimizer=asked.eight_bit_optimizer,
         lora_format=asked.lora_format,
         prompts=asked.prompts or list(dict.fromkeys(one.caption for one in used))[:_PROMPTS],
         size=(largest.width, largest.height),
@@ -166,5 +166,7 @@ def _planned(asked: Namespace, base: Base, stage: Stage) -> list[str]:
     options = ["train", "--model", str(base.parts.dit), "--precision", precision, "--recompute"]
     options += ["--size", f"{largest.width}x{largest.height}", "--frames", str(largest.frames)]
     options += ["--batch", str(stage.batch_of(largest)), "--steps", str(asked.steps)]
-    options += ["--eight-bit-weights"] * bool(asked.quantize) + ["--offload", "2"] * asked.offload
+    bits = "four" if asked.quantize == "nf4" else "eight"
+    options += [f"--{bits}-bit-weights"] * bool(asked.quantize) + ["--offload", "2"] * asked.offload
+    options += ["--eight-bit-optimizer"] * asked.eight_bit_optimizer
     return options if asked.full else [*options, "--lora", str(asked.rank)]

@@ -50,8 +50,8 @@ def digest(found: Iterable[Found]) -> str:
 
 
 def key_of(one: Found) -> str:
-    """The name of a file in its shard: without dots, by which webdataset divides names."""
-    return one.name.replace(".", "_")
+    """The name of a file in its shard: without dots, by which webdataset divides names, and unlike any other's."""
+    return one.name.replace("%", "%25").replace(".", "%2E")
 
 
 def _parts(found: Sequence[Found]) -> Iterator[Sequence[Found]]:

@@ -16,11 +16,11 @@ def stage_for(clips: Iterable[StoredClip], size: tuple[int, int], frames: int, b
     Args:
         clips: of an index.
         size: width and height whose area is a frame's budget; the aspect is each clip's own, nearly.
-        frames: the longest window, 4n+1; shorter clips have shorter ones.
+        frames: the longest window, 4n+1; shorter clips have shorter ones. 1 makes pictures of videos.
         batch: clips per batch.
     """
     lengths = [clip.frames for clip in clips]
-    videos = [length for length in lengths if length > TIME]
+    videos = [length for length in lengths if length > TIME and frames > 1]
     durations = {max(known for known in (*_LENGTHS, frames) if known <= min(length, frames)) for length in videos}
     stills = len(lengths) - len(videos)
     side = math.ceil(math.sqrt(size[0] * size[1]))
@@ -29,7 +29,7 @@ def stage_for(clips: Iterable[StoredClip], size: tuple[int, int], frames: int, b
         scales=[side],
         frames=sorted(durations),
         image_fraction=_share(stills, len(videos)) if videos else None,
-        frames_as_images=False,
+        frames_as_images=frames == 1,
         batch_size=batch,
     )
 
