@@ -12,11 +12,11 @@ from diffusers import (
     HunyuanVideoPipeline,  # pyright: ignore[reportPrivateImportUsage]
     HunyuanVideoTransformer3DModel,  # pyright: ignore[reportPrivateImportUsage]
 )
-from hy_dit import load_dit
+from hy_dit import LORA_TARGETS, load_dit, save_lora
 from hy_textenc.pretrained import PretrainedEncoder
 from hy_textenc.templates import TEMPLATES
 from hy_textenc.testing import write_text_parts
-from hy_weights import CheckpointError, read_config
+from hy_weights import CheckpointError, base_metadata, new_lora, read_config
 from hyvideo_sample import pipeline
 from hyvideo_sample.cli import main
 from safetensors.torch import save_file
@@ -174,6 +174,29 @@ def test_prompts_of_a_store_spare_the_text_encoders(folder, sampled, tmp_path, m
     assert np.abs(first_THWC.astype(int) - plain_THWC).max() <= 1
     monkeypatch.setattr(PretrainedEncoder, "load", lambda self: pytest.fail("it was loaded"))
     assert np.array_equal(sampled(folder, noise(), "--store", str(tmp_path / "states")), first_THWC)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("style", ["diffusers", "comfy"])
+def test_a_lora_of_ours_does_the_same_in_their_pipeline(folder, theirs, sampled, tmp_path, style, strength):
+    dit = load_dit(folder / "transformer")
+    # diffusers cuts linear1 of a comfy file at the large model's channels
+    targets = LORA_TARGETS if style == "diffusers" else ["double_blocks.*", "single_blocks.*.linear2"]
+    lora = new_lora(dit, targets, rank=4, alpha=4.0)
+    for factors in lora.layers.values():
+        factors.up.normal_(std=0.3)
+    file = tmp_path / "look.safetensors"
+    metadata = {**base_metadata(folder / "transformer", "base"), "steps": 500, "data_sha256": "0" * 64}
+    save_lora(file, lora, dit, style=style, metadata=metadata)
+    frames_THWC = sampled(folder, noise(), "--guidance", "6", "--lora", f"{file}={strength}")
+    plain = expected(theirs, guidance_scale=6.0)
+    theirs.load_lora_weights(file, adapter_name="look")
+    try:
+        theirs.set_adapters("look", strength)
+        assert_near(frames_THWC, expected(theirs, guidance_scale=6.0))
+    finally:
+        theirs.unload_lora_weights()
+    assert (np.abs(frames_THWC - plain).max() > 2) == (strength > 0)
 
 
 def test_a_part_that_is_missing_is_named(folder, tmp_path):
