@@ -14,7 +14,6 @@ Shapes: B batch, C channels, T H W latent frames/height/width, S text tokens, D 
 
 import argparse
 import json
-import statistics
 import tempfile
 from dataclasses import asdict, replace
 from functools import partial
@@ -125,7 +124,6 @@ def _measure(tokens: int, base: str, text: str, pairs: int) -> dict[str, Any]:
         enable_model_summary=False,
     )
     trainer.fit(ours, DataLoader(batches, batch_size=None))
-    mine, theirs = (statistics.median(seconds) for seconds in turns.seconds)
     kept = [_kept(ours.dit, lora_parameters(ours.dit)), _kept(plain.model, plain.trained)]
     return {
         "video_tokens": tokens,
@@ -133,15 +131,7 @@ def _measure(tokens: int, base: str, text: str, pairs: int) -> dict[str, Any]:
         "text_tokens": text,
         "batch": BATCH[tokens],
         "pairs": pairs,
-        "time_ratio": round(statistics.median(a / b for a, b in zip(*turns.seconds, strict=True)), 3),
-        "memory_ratio": round(ours.peak / turns.peaks[1], 3),
-        "resident_ratio": round((ours.peak + kept[0]) / (turns.peaks[1] + kept[1]), 3),
-        "seconds": round(mine, 4),
-        "diffusers_seconds": round(theirs, 4),
-        "peak_megabytes": round(ours.peak / 1e6, 1),
-        "diffusers_peak_megabytes": round(turns.peaks[1] / 1e6, 1),
-        "resident_megabytes": round(kept[0] / 1e6, 1),
-        "diffusers_resident_megabytes": round(kept[1] / 1e6, 1),
+        **turns.figures(ours.peak, kept),
     }
 
 

@@ -131,6 +131,27 @@ class Turns(Callback):
             self.theirs(batch)
         self._note(1, time.perf_counter() - started, batch_idx)
 
+    def figures(self, peak: int, resident: Sequence[int]) -> dict[str, Any]:
+        """Ratios, and what they are of.
+
+        Args:
+            peak: bytes that a step of ours takes.
+            resident: bytes that stay between steps, of ours and of theirs.
+        """
+        mine, theirs = (statistics.median(seconds) for seconds in self.seconds)
+        most = [held + stays for held, stays in zip((peak, self.peaks[1]), resident, strict=True)]
+        return {
+            "time_ratio": round(statistics.median(a / b for a, b in zip(*self.seconds, strict=True)), 3),
+            "memory_ratio": round(peak / self.peaks[1], 3),
+            "resident_ratio": round(most[0] / most[1], 3),
+            "seconds": round(mine, 4),
+            "diffusers_seconds": round(theirs, 4),
+            "peak_megabytes": round(peak / 1e6, 1),
+            "diffusers_peak_megabytes": round(self.peaks[1] / 1e6, 1),
+            "resident_megabytes": round(resident[0] / 1e6, 1),
+            "diffusers_resident_megabytes": round(resident[1] / 1e6, 1),
+        }
+
     def _note(self, which: int, seconds: float, batch_idx: int) -> None:
         if batch_idx >= WARM + MEASURED:
             self.seconds[which].append(seconds)
@@ -206,22 +227,14 @@ def _measure(tokens: int, text: str, pairs: int) -> dict[str, Any]:
         enable_model_summary=False,
     )
     trainer.fit(ours, DataLoader(batches, batch_size=None))
-    mine, theirs = (statistics.median(seconds) for seconds in turns.seconds)
     resident = 4 * 4 * sum(weight.numel() for weight in dit.parameters())  # weights, two moments, the average: float32
     return {
         "video_tokens": tokens,
         "text_tokens": text,
         "batch": BATCH[tokens],
         "pairs": pairs,
-        "time_ratio": round(statistics.median(a / b for a, b in zip(*turns.seconds, strict=True)), 3),
-        "memory_ratio": round(ours.peak / turns.peaks[1], 3),
-        "resident_ratio": round((ours.peak + resident) / (turns.peaks[1] + resident), 3),
-        "seconds": round(mine, 4),
-        "diffusers_seconds": round(theirs, 4),
-        "peak_megabytes": round(ours.peak / 1e6, 1),
-        "diffusers_peak_megabytes": round(turns.peaks[1] / 1e6, 1),
-        "resident_megabytes": round(resident / 1e6, 1),
-        "tokens_per_s": round(tokens * BATCH[tokens] / mine, 1),
+        **(figures := turns.figures(ours.peak, [resident, resident])),
+        "tokens_per_s": round(tokens * BATCH[tokens] / figures["seconds"], 1),
     }
 
 
