@@ -15,6 +15,7 @@ Shapes: T frames, H height, W width, C channels.
 import argparse
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -77,11 +78,13 @@ def _train(base: Path, room: Path) -> None:
         worlds = {"orange": World(split="all", palette=ORANGE), "old": World(split="train")}
         for name, world in worlds.items():
             _write_clips(clips / name, world)
-    spent: dict[str, float] = {}
+    minutes = room / "minutes.json"
+    spent: dict[str, float] = json.loads(minutes.read_text(encoding="utf-8")) if minutes.exists() else {}
     for way, options in WAYS.items():
         place, started = room / way, time.monotonic()
-        if (place / "run/checkpoints").exists():
+        if way in spent:
             continue
+        shutil.rmtree(place, ignore_errors=True)  # of a run that was interrupted
         _hyvideo("prepare", str(clips), "--model", str(base), "--out", str(place), *COMMON, *options)
         recipe = yaml.safe_load((place / "recipe.yaml").read_text(encoding="utf-8"))
         if way == "unfreezing":
@@ -90,7 +93,7 @@ def _train(base: Path, room: Path) -> None:
         _run("encode", "--config", str(place / "recipe.yaml"), "--workers", "2")
         _hyvideo("fit", "--config", str(place / "recipe.yaml"))
         spent[way] = round((time.monotonic() - started) / 60, 1)
-        (room / "minutes.json").write_text(json.dumps(spent) + "\n", encoding="utf-8")
+        minutes.write_text(json.dumps(spent) + "\n", encoding="utf-8")
     print(json.dumps(spent))
 
 

@@ -187,7 +187,7 @@ def test_a_captioner_gets_its_options(clips, checkpoint, monkeypatch):
 
 
 def test_a_room_among_the_clips_is_refused(clips, checkpoint):
-    with pytest.raises(FinetuneError, match="lies in .*, whose files are all looked at"):
+    with pytest.raises(FinetuneError, match=r"lies in .*, whose files are all looked at"):
         main(["prepare", str(clips), "--model", str(checkpoint), "--out", str(clips / "room")])
     assert not (clips / "room").exists()
 
@@ -203,7 +203,7 @@ def test_from_folder_to_lora(clips, checkpoint):
         assert opened.metadata()["steps"] == "4"
         assert len(opened.metadata()["data_sha256"]) == 64
     assert sorted(file.name for file in Path("room/run/samples").iterdir()) == [
-        "before.npy",
+        "before.npz",
         "step-0000000.mp4",
         "step-0000000.png",
     ]

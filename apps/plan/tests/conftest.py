@@ -49,6 +49,7 @@ class RecipeFile:
     """Writes a recipe; JSON is YAML."""
 
     stages = STAGES
+    dit = SMALLER
 
     def __call__(self, *, trainer=None, encoder=None, **changes):
         init_args = {

@@ -1,7 +1,8 @@
 """Run a model for real, and print the most resident memory that it took, weights included, in bytes.
 
-Usage: reality.py KIND SIZES, with KIND sample, train, recompute, lora, mixed, ddp or adamw8bit, int8 or nf4 (a LoRA on a
-base so rounded, recomputed), or encode or decode, and SIZES in JSON. ddp has a single process, whose buckets are those of any number.
+Usage: reality.py KIND SIZES, with SIZES in JSON and KIND sample, train, recompute, lora, mixed, ddp, adamw8bit; int8 or
+nf4, a LoRA on a base so rounded, recomputed; encode or decode. ddp has a single process, whose buckets are those of any
+number.
 """
 
 import importlib

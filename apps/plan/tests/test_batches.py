@@ -2,12 +2,13 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from hy_data.stage import Stage
-from hy_weights import CheckpointError
+from hy_dit import DiT
+from hy_weights import CheckpointError, write_model
 from hyvideo_plan.batches import MOST, StepMemory, fit_stages
 from hyvideo_plan.cli import main
 from hyvideo_plan.errors import PlanError
@@ -111,8 +112,29 @@ def test_averaged_weights_count_where_they_are(recipe, callback, size):
 
 @pytest.mark.parametrize("library", ["bitsandbytes", "torchao"])
 def test_an_optimizer_in_8_bits_is_planned_as_one(recipe, library):
-    file = recipe(optimizer={"class_path": f"{library}.optim.AdamW8bit", "init_args": {"lr": 1e-4}})
-    assert read_recipe(file).setup == replace(read_recipe(recipe()).setup, eight_bit_optimizer=True)
+    file = recipe(encoder={"optimizer": {"class_path": f"{library}.optim.AdamW8bit", "init_args": {"lr": 1e-4}}})
+    planned = read_recipe(file).setup
+    assert planned == replace(read_recipe(recipe()).setup, eight_bit_optimizer=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "callbacks", "turned"),
+    [
+        ({}, [], {"lora_rank": 32}),
+        ({"rank": 4, "dtype": "float32"}, [], {"lora_rank": 4, "precision": "mixed"}),
+        ({"quantize_to": "int8"}, ["Offload"], {"lora_rank": 32, "eight_bit_weights": True, "resident_blocks": 2}),
+        ({"quantize_to": "nf4"}, [], {"lora_rank": 32, "four_bit_weights": True}),
+    ],
+    ids=str,
+)
+def test_a_loras_recipe_is_planned_with_its_base(recipe, settings, callbacks, turned):
+    dit = replace(recipe.dit, single_blocks=1)  # where a LoRA's targets are too
+    write_model("base", DiT(dit).state_dict(), asdict(dit))
+    listed = [{"class_path": f"hy_parallel.lightning.{name}", "init_args": {"blocks": []}} for name in callbacks]
+    found = read_recipe(recipe(encoder={"base": "base", **settings}, trainer={"callbacks": listed}))
+    assert found.model.dit == dit
+    assert found.setup == Setup(**({"task": "train", "precision": "bfloat16"} | turned))
+    assert fit_stages(found, MEMORY)[1].batch_sizes["17x64x64"] > 1
 
 
 @pytest.mark.parametrize(

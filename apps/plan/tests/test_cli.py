@@ -137,7 +137,7 @@ def test_a_checkpoint_is_planned_by_its_config(tmp_path, capsys):
         (["--device", "h900"], "no device 'h900' in the table .*; give --tflops and --memory instead"),
         (["--shards"], "--shards and --sequence-parallel divide over several devices; give --devices"),
         (["--shards", "--devices", "2", "--offload", "2"], "--offload and --shards"),
-        (["train", "--offload", "2"], "are for frozen weights; to train adapters, give --lora"),
+        (["train", "--offload", "2"], "are for frozen weights; --lora trains adapters"),
         (
             ["--model", "huge"],
             "no model 'huge': give a checkpoint's path, or one of hunyuan-video-cfgdistill, .*t2x-6.6b",

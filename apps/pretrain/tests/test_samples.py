@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hy_data import read_video
+from hy_data import CannotWrite, read_video
 from hy_flow.lightning import EMA, FlowMatching
 from hy_plugins import TextTokens
+from hy_vae3d import VAE3D, Tiling, VAE3DConfig
+from hy_vae3d.fitting import VAEMemoryError
 from hyvideo_pretrain.samples import SampleSheetError, SampleSheets
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -110,7 +112,7 @@ def test_averaged_weights_are_sampled_and_training_goes_on_with_its_own(tmp_path
 
 def test_the_scaling_factor_is_taken_out_before_decoding(tmp_path):
     module = SimpleNamespace(device=torch.device("cpu"), sample=lambda *_, **__: torch.full((1, 2, 2, 3, 4), 0.25))
-    frames = sheets(tmp_path)._clip(module, 0)
+    frames, *_ = sheets(tmp_path)._clips(module)
     assert frames.shape == (5, 6, 8, 3)
     assert frames.unique().tolist() == [round((0.5 + 1) * 127.5)]
 
@@ -157,9 +159,9 @@ def test_a_sheet_of_nothing_is_refused(tmp_path, wrong):
 def test_what_was_before_stands_beside_what_is(tmp_path):
     callback = sheets(tmp_path, before=True)
     fit(callback, steps=2)
-    names = ["before.npy", "step-0000000.mp4", "step-0000000.png", "step-0000002.mp4", "step-0000002.png"]
+    names = ["before.npz", "step-0000000.mp4", "step-0000000.png", "step-0000002.mp4", "step-0000002.png"]
     assert sorted(file.name for file in tmp_path.iterdir()) == names
-    before = np.load(tmp_path / "before.npy")
+    before = np.load(tmp_path / "before.npz")["clips"]
     assert before.shape == (3, 5, 6, 8, 3)
     assert read_video(tmp_path / "step-0000002.mp4").frames_THWC.shape == (5, 18, 16, 3), "a row per prompt"
     assert read_video(tmp_path / "step-0000000.mp4").frames_THWC.shape == (5, 12, 16, 3)
@@ -168,3 +170,47 @@ def test_what_was_before_stands_beside_what_is(tmp_path):
     assert [row.label for row in rows[:2]] == ["before: ab", "step 7: ab"]
     assert all(np.array_equal(row.frames_THWC, shown) for row, shown in zip(rows[::2], before, strict=True))
     assert all(np.array_equal(row.frames_THWC, shown) for row, shown in zip(rows[1::2], now, strict=True))
+
+
+def test_what_was_before_is_not_taken_for_another_prompts(tmp_path, caplog):
+    fit(sheets(tmp_path, before=True), steps=2)
+    callback = sheets(tmp_path, before=True)
+    callback.prompts = ["abc", "ab", "abcd"]
+    rows = list(callback._rows(7, [torch.zeros(5, 6, 8, 3, dtype=torch.uint8)] * 3))
+    assert [row.label for row in rows] == ["abc", "ab", "abcd"]
+    assert "has other prompts or sizes than this run" in caplog.text
+
+
+@pytest.mark.parametrize("error", [CannotWrite("the disk is full"), VAEMemoryError("30 GB are missing")])
+def test_a_sheet_that_can_not_be_made_costs_nothing_else(tmp_path, monkeypatch, caplog, error):
+    def fail(*_, **__):
+        raise error
+
+    where = "write_contact_sheet" if isinstance(error, CannotWrite) else "to_levels"
+    monkeypatch.setattr(f"hyvideo_pretrain.samples.{where}", fail)
+    backbone = fit(sheets(tmp_path), EMA(0.5))
+    assert sum(training for *_, training in backbone.asked) == 4
+    assert f"no samples of step 4: {error}" in caplog.text
+
+
+def test_an_autoencoder_of_its_own_takes_tiles_where_it_must_and_leaves_the_device(tmp_path, monkeypatch):
+    vae = VAE3D(VAE3DConfig(latent_channels=2, channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=4))
+    asked, tiling = {}, Tiling()
+    monkeypatch.setattr(
+        "hyvideo_pretrain.samples.fitting_tiling", lambda *_, **options: (asked.update(options), tiling)[1]
+    )
+    moves, move = [], vae.to
+    monkeypatch.setattr(vae, "to", lambda device: (moves.append(str(device)), move(device))[1])
+    callback = SampleSheets(["ab"], str(tmp_path), vae, width=16, height=16, frames=5)
+    module = SimpleNamespace(device=torch.device("cpu"), sample=lambda *_, **__: torch.zeros(1, 2, 2, 2, 2))
+    assert callback._clips(module)[0].shape == (5, 16, 16, 3)
+    assert vae.tiling is tiling
+    assert (asked["halves"], asked["dtype"]) == (("decode",), torch.float32)
+    assert moves == ["cpu", "cpu"]
+
+
+def test_a_resumed_run_does_not_sample_the_same_step_again(tmp_path):
+    callback = sheets(tmp_path)
+    callback.on_train_start(SimpleNamespace(global_step=4), None)
+    callback.on_train_batch_end(SimpleNamespace(global_step=4), None, None, None, 0)  # accumulates: no step was taken
+    assert not list(tmp_path.iterdir())

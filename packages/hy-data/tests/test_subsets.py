@@ -60,6 +60,13 @@ def test_a_stream_holds_clips_of_its_subset_alone(shards):
     assert not found.left_out()
 
 
+def test_a_still_that_its_subset_can_not_use_is_told(shards):
+    clips = index(shards)
+    still = replace(clips[0], key="still", description={**clips[0].description, "frames": 1})
+    found = stage_items(replace(MIXED, image_fraction=0), [*clips, still])
+    assert [one.clip.key for one in found.left_out()] == ["still"]
+
+
 @pytest.mark.parametrize("weight", [0, -1, float("nan")])
 def test_a_weight_is_positive(weight):
     with pytest.raises(ValueError, match="subsets must be positive"):

@@ -28,11 +28,15 @@ def test_ours(tmp_path):
             (inside / name).mkdir()
             (inside / name / "config.json").write_text("{}")
             (inside / name / "model.safetensors").touch()
-        (inside / "config.json").write_text(json.dumps({"sampling": {"steps": 2}}))
+        (inside / "config.json").write_text(json.dumps({"sampling": {"steps": 2.0, "fps": 8.0}}))
         write_manifest(inside)
     parts = find_parts(folder)
     assert (parts.text_encoder, parts.dit, parts.vae) == tuple(folder / x for x in ("text_encoder", "dit", "vae"))
-    assert (parts.published, parts.sampling["steps"]) == (True, 2)
+    assert parts.published
+    assert {name: (value, type(value)) for name, value in parts.sampling.items()} == {
+        "steps": (2, int),
+        "fps": (8.0, float),
+    }
 
 
 def test_diffusers_tells_its_shift(tmp_path):

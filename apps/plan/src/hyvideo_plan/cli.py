@@ -31,10 +31,11 @@ examples:
 
 _ABOUT_BATCHES = "Find the largest batch of every bucket of a recipe's stages that a device's memory holds."
 
-_NOTES_BATCHES = """The recipe says model, number format, recompute, averaged weights, devices, text encoder, and whether
-the optimizer is an 8-bit one. Three runs without data, as `hyvideo plan train` makes them, tell what
-every moment of a step holds for any number of clips of any size. Latents are taken for encoded before
-(`hyvideo encode --config`), AdamW for the optimizer, and every device for its own copy of the weights, besides which several
+_NOTES_BATCHES = """The recipe says model, number format, recompute, averaged weights, devices, text encoder, and
+whether the optimizer is an 8-bit one; of `hyvideo finetune`, adapters, rounding and block offload
+too. Three runs without data, as `hyvideo plan train` makes them, tell what every moment of a step
+holds for any number of clips of any size. Latents are taken for encoded before (`hyvideo encode
+--config`), AdamW for the optimizer, and every device for its own copy of the weights, besides which several
 hold DDP's buckets. With --out every bucket must hold a clip, or nothing is written.
 
 examples:

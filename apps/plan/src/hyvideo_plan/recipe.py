@@ -1,7 +1,7 @@
-"""What a recipe of `hyvideo pretrain` says of its training: the model, the stages, and how the trainer sets it up."""
+"""What a recipe of a training says: the model, the stages, and how the trainer sets it up."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from hyvideo_plan.encoder import Encoder, read_encoder
 from hyvideo_plan.errors import PlanError
+from hyvideo_plan.knobs import RESIDENT
 from hyvideo_plan.models import Model, find_model
 from hyvideo_plan.setup import Precision, Setup
 from hyvideo_plan.spread import read_devices, views_buckets
 
 _PARTS = ("model", "data", "trainer", "optimizer", "lr_scheduler")
+_RANK = 32
+"""Of LoRATuning's adapters, where a recipe does not say."""
 _PRECISIONS: dict[str, Precision] = {
     "bf16-mixed": "mixed",
     "bf16-true": "bfloat16",
@@ -69,6 +72,7 @@ def read_recipe(file: Path) -> Recipe:
         average_bytes=_average_bytes(callbacks, trainer),
         devices=devices,
     )
+    setup = _as_lora(setup, _arguments(model), callbacks)
     if not _arguments(data).get("latents"):
         notes += ("batches of pixels: the autoencoder, which encodes them beside the training, is not counted",)
     return Recipe(
@@ -100,9 +104,13 @@ def _arguments(named: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _model(model: Mapping[str, Any], file: Path) -> Model:
+    if base := _arguments(model).get("base"):
+        return find_model(str(base))
     backbone = _arguments(model).get("backbone")
     if not isinstance(backbone, Mapping):
-        raise PlanError(f"{file}: model.init_args.backbone should name a transformer, its class_path and init_args")
+        raise PlanError(
+            f"{file}: model.init_args.backbone should name a transformer by class_path and init_args (a LoRA: base)"
+        )
     given = _arguments(backbone)
     if "config" not in given:
         places = [given[name] for name in ("path", "name") if given.get(name)]
@@ -120,6 +128,21 @@ def _encoder(model: Mapping[str, Any]) -> tuple[Encoder, tuple[str, ...]]:
     if not isinstance(named, Mapping):
         return Encoder(), ()
     return read_encoder(named, frozen=bool(_arguments(model).get("freeze_text_encoder")))
+
+
+def _as_lora(setup: Setup, model: Mapping[str, Any], callbacks: Mapping[str, Mapping[str, Any]]) -> Setup:
+    """The setup of a training of adapters, where the recipe's model has a base: `hyvideo_finetune.LoRATuning`."""
+    if not model.get("base"):
+        return setup
+    rounded = model.get("quantize_to")
+    return replace(
+        setup,
+        precision="bfloat16" if model.get("dtype", "bfloat16") == "bfloat16" else setup.precision,
+        lora_rank=int(model.get("rank", _RANK)),
+        eight_bit_weights=rounded in ("fp8", "int8"),
+        four_bit_weights=rounded == "nf4",
+        resident_blocks=RESIDENT if "Offload" in callbacks else 0,
+    )
 
 
 def _is_eight_bit(optimizer: Any) -> bool:

@@ -136,6 +136,6 @@ def _setup(options: Mapping[str, Any]) -> Setup:
         raise PlanError("weights are in 8 bits or in 4; give one of --eight-bit-weights and --four-bit-weights")
     if not setup.frozen and (setup.rounded_bytes or setup.resident_blocks):
         raise PlanError(
-            "--eight-bit-weights, --four-bit-weights and --offload are for frozen weights; to train adapters, give --lora"
+            "--eight-bit-weights, --four-bit-weights and --offload are for frozen weights; --lora trains adapters"
         )
     return setup

@@ -3,14 +3,17 @@
 Shapes: B batch, C channels, T H W frames/height/width.
 """
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from hy_data import CannotWrite
 from hy_data.contact_sheet import Row, contact_sheet, write_contact_sheet
 from hy_data.files import staged
 from hy_data.video import write_video
@@ -18,13 +21,18 @@ from hy_flow import counter_noise
 from hy_flow.lightning import averaged
 from hy_plugins import HyError
 from hy_plugins.protocols import Autoencoder
-from hy_vae3d import load_vae
+from hy_vae3d import VAE3D, load_vae
+from hy_vae3d.fitting import VAEMemoryError, fitting_tiling
 from hy_vae3d.pixels import to_levels
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from torch import Tensor
+from torch import Tensor, nn
 
 from hyvideo_pretrain.bundled import model_folder
+
+log = logging.getLogger(__name__)
+
+_BEFORE = "before.npz"
 
 
 class SampleSheetError(HyError, ValueError):
@@ -37,7 +45,9 @@ class SampleSheets(Callback):
     Writes `step-0001000.png`, a row of frames per prompt, and `step-0001000.mp4`, all clips side by side. The trainer's
     TensorBoard gets the sheet, and its W&B sheet and video; both take part only if they are the trainer's loggers. Only
     the first process samples, the others wait. With `before`, every prompt is also sampled before the first step, and
-    each sheet and video shows that beside what has become of it.
+    each sheet and video shows that beside what has become of it. An autoencoder of its own is on the device while it
+    decodes, and no longer, in tiles where a whole clip does not fit there. A sheet for which there is no memory or no
+    room on the disk is left out, and that is logged.
 
     Args:
         prompts: A clip each.
@@ -100,12 +110,12 @@ class SampleSheets(Callback):
                 f"{frames} frames of {width}x{height} do not fit the autoencoder: frames are {ct}n+1, width and height "
                 f"multiples of {cw} and {ch}"
             )
-        if hasattr(decoder, "parameters"):
-            decoder.to(pl_module.device).eval()
-        self._last = trainer.global_step
+        if isinstance(decoder, nn.Module):
+            decoder.eval()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sample what is to be compared with; a resumed run has done so."""
+        self._last = trainer.global_step
         if self.before and trainer.global_step == 0:
             self._sample(trainer, pl_module)
 
@@ -120,9 +130,12 @@ class SampleSheets(Callback):
 
     def _sample(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.is_global_zero:
-            with averaged(trainer, module), trainer.precision_plugin.val_step_context():
-                clips = [self._clip(module, number) for number in range(len(self.prompts))]
-            self._show(trainer, clips)
+            try:
+                with averaged(trainer, module), trainer.precision_plugin.val_step_context():
+                    clips = self._clips(module)
+                self._show(trainer, clips)
+            except (CannotWrite, VAEMemoryError) as error:
+                log.warning("no samples of step %d: %s", trainer.global_step, error)
         trainer.strategy.barrier("SampleSheets")
 
     def _decoder(self, module: LightningModule) -> Any:
@@ -132,16 +145,37 @@ class SampleSheets(Callback):
         return decoder
 
     @torch.no_grad()
-    def _clip(self, module: LightningModule, number: int) -> Tensor:
-        """Sample a prompt: uint8 frames [T, H, W, C]."""
+    def _clips(self, module: LightningModule) -> list[Tensor]:
+        """Sample the prompts: uint8 frames [T, H, W, C] of each."""
+        latents = [self._latent(module, number) for number in range(len(self.prompts))]
+        with self._working(module) as decoder, torch.autocast(module.device.type, enabled=False):
+            return [to_levels(decoder.decode(latent_BCTHW / decoder.scaling_factor)) for latent_BCTHW in latents]
+
+    @contextmanager
+    def _working(self, module: LightningModule) -> Iterator[Any]:
+        """The decoder, ready to decode; one of our own leaves the device again."""
+        decoder = self._decoder(module)
+        if not isinstance(decoder, nn.Module) or self.autoencoder is None:
+            yield decoder
+            return
+        if isinstance(decoder, VAE3D):
+            dtype = next(decoder.parameters()).dtype
+            decoder.tiling = fitting_tiling(
+                decoder.config, self.size, halves=("decode",), dtype=dtype, device=module.device
+            )
+        try:
+            yield decoder.to(module.device)
+        finally:
+            decoder.to("cpu")
+
+    def _latent(self, module: LightningModule, number: int) -> Tensor:
+        """Sample a prompt's latent [1, C, T, H, W]."""
         decoder = self._decoder(module)
         frames, height, width = (math.ceil(size / step) for size, step in _with(self.size, decoder))
         shape = (1, decoder.latent_channels, frames, height, width)
         noise_BCTHW = counter_noise(shape, self.seed, stream="sample sheet", rows=[number], device=module.device)
         sample: Any = module.sample
-        latent_BCTHW: Tensor = sample([self.prompts[number]], noise_BCTHW, **self.settings)
-        with torch.autocast(module.device.type, enabled=False):
-            return to_levels(decoder.decode(latent_BCTHW / decoder.scaling_factor))
+        return sample([self.prompts[number]], noise_BCTHW, **self.settings)
 
     def _show(self, trainer: Trainer, clips: Sequence[Tensor]) -> None:
         name = f"step-{trainer.global_step:07d}"
@@ -161,16 +195,26 @@ class SampleSheets(Callback):
 
     def _rows(self, step: int, clips: Sequence[Tensor]) -> Iterator[Row]:
         """A row per prompt; where samples of before are compared with, two."""
-        now = [clip.numpy() for clip in clips]
-        kept = self.folder / "before.npy"
+        now = np.stack([clip.numpy() for clip in clips])
         if self.before and step == 0:
-            with staged(kept) as partial, partial.open("wb") as file:
-                np.save(file, np.stack(now))
-        compared = np.load(kept) if self.before and step > 0 and kept.exists() else None
+            with staged(self.folder / _BEFORE) as partial, partial.open("wb") as file:
+                np.savez(file, clips=now, prompts=list(self.prompts))
+        compared = self._compared(now.shape) if self.before and step > 0 else None
         for number, prompt in enumerate(self.prompts):
             if compared is not None:
                 yield Row(f"before: {prompt}", compared[number])
             yield Row(prompt if compared is None else f"step {step}: {prompt}", now[number])
+
+    def _compared(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:
+        """The samples of before the training; None if there are none of these prompts and sizes."""
+        file = self.folder / _BEFORE
+        if not file.exists():
+            return None
+        with np.load(file) as kept:
+            if kept["prompts"].tolist() == list(self.prompts) and kept["clips"].shape == shape:
+                return kept["clips"]
+        log.warning("%s has other prompts or sizes than this run: nothing is compared with it", file)
+        return None
 
 
 def _with(size: Sequence[int], decoder: Any) -> Iterator[tuple[int, int]]:

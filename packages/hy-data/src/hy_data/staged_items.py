@@ -54,7 +54,7 @@ class StageItems:
                 reasons.setdefault(one.clip, []).append((alike, f"{stream.name}: {one.reason}"))
         found: list[LeftOut] = []
         for clip, why in reasons.items():
-            unused = len(why) == len(self.streams)
+            unused = len(why) == sum(stream.subset in ("", clip.subset) for stream in self.streams)
             told = [reason for alike, reason in why if alike or unused]
             found += [LeftOut(clip=clip, reason="; ".join(told))] if told else []
         return found

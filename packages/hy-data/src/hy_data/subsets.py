@@ -21,7 +21,8 @@ def index_subsets(
 
     Args:
         shards: places as `index_shards` takes them, or such by name.
-        folder, report: as of `index_shards`.
+        folder: as of `index_shards`.
+        report: likewise.
 
     Raises:
         DataError: when a place has no shards, or no clip in them can be used.

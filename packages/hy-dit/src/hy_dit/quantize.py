@@ -45,7 +45,7 @@ SCHEMES = {
     "int8": Scheme(torch.int8, largest=127.0, per_row=True),
     "nf4": Scheme(torch.uint8, largest=1.0, per_row=False),
 }
-"""`fp8` is the released one; `int8` errs about four times less, in as much memory. `nf4` packs two weights in a byte."""
+"""`fp8` is the released one; `int8` errs about four times less, in as much memory; `nf4` packs two in a byte."""
 
 PACKED = SCHEMES["nf4"].dtype
 

@@ -1,5 +1,6 @@
 """Where a model's parts lie, in each of the layouts that whole models are handed around in."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ _FILES = [
 ]
 RELEASED = "hunyuan-video-t2v-720p"
 _RELEASED_WEIGHTS = "transformers/mp_rank_00_model_states.pt"
+_COUNTS = ("width", "height", "frames", "steps")
 _RELEASED_SAMPLING = {
     "width": 1280,
     "height": 720,
@@ -87,9 +89,17 @@ def _ours(folder: Path) -> Parts:
         dit=dit,
         vae=vae,
         published=True,
-        sampling=read_config(folder).get("sampling", {}),
+        sampling=_counted(read_config(folder).get("sampling", {})),
         source=folder / "config.json",
     )
+
+
+def _counted(sampling: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give counts as whole numbers; a recipe's parser may have taken them for floats."""
+    return {
+        name: int(value) if name in _COUNTS and isinstance(value, float) and value.is_integer() else value
+        for name, value in sampling.items()
+    }
 
 
 def _diffusers(folder: Path) -> Parts:

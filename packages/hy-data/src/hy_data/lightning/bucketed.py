@@ -167,7 +167,7 @@ class BucketedShards(NumberedBatches):
 
     @property
     def digest(self) -> str:
-        """The sha256, hexadecimal, of what batches of all stages are made of: clips, captions, windows; after `setup`."""
+        """The sha256 (hex) of what the batches of all stages are made of: clips, captions, windows; after `setup`."""
         items = [made_of["items"] for made_of in self._made_of]
         return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()
 
