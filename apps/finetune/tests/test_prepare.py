@@ -12,6 +12,7 @@ from hy_data import write_video
 from hy_dit import load_dit, load_lora
 from hyvideo_finetune import FinetuneError
 from hyvideo_finetune.cli import main
+from hyvideo_finetune.configs import folder
 from hyvideo_finetune.prepare.command import _parser
 from hyvideo_finetune.prepare.session import _describer
 from safetensors import safe_open
@@ -219,6 +220,14 @@ def test_all_weights(clips, checkpoint):
     before, after = load_dit(checkpoint / "dit").state_dict(), load_dit("room/run/model/dit").state_dict()
     changed = [name for name, value in before.items() if not torch.equal(after[name].float(), value)]
     assert "single_blocks.0.linear1.weight" in changed
+
+
+@pytest.mark.parametrize("name", ["full", "sft"])
+def test_recipes_train_weights_in_float32(name):
+    recipe = yaml.safe_load((folder() / f"{name}.yaml").read_text())
+    backbone = recipe["model"]["init_args"]["backbone"]
+    assert backbone["class_path"] == "hyvideo_finetune.trainable_dit"
+    assert backbone["init_args"]["dtype"] == "float32"
 
 
 def test_a_captioner_that_fails_costs_one_clip(clips, checkpoint):
