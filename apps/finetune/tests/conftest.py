@@ -31,7 +31,7 @@ DIT = DiTConfig(
 )
 
 
-def write_checkpoint(folder: Path, seed: int = 0, **changes) -> Path:
+def write_checkpoint(folder: Path, seed: int = 0, dtype: torch.dtype = torch.float32, **changes) -> Path:
     """A published folder, as `hyvideo sample` takes it. A new transformer's output is zero: all is drawn anew."""
     torch.manual_seed(seed)
     parts = {
@@ -43,6 +43,7 @@ def write_checkpoint(folder: Path, seed: int = 0, **changes) -> Path:
     }
     for parameter in parts["dit"].parameters():
         torch.nn.init.normal_(parameter, std=0.2)
+    parts["dit"].to(dtype)
     sampling = {"width": 48, "height": 32, "frames": 5, "fps": 12, "steps": 2, "shift": 3.0, "guidance": 2.0}
     with staged(folder) as inside:
         for name, part in parts.items():
@@ -66,6 +67,12 @@ def other_checkpoint(tmp_path) -> Path:
 def guided_checkpoint(tmp_path) -> Path:
     """A model that has learned its guidance, as the released one has."""
     return write_checkpoint(tmp_path / "guided", guidance_embed=True)
+
+
+@pytest.fixture
+def bfloat16_checkpoint(tmp_path) -> Path:
+    """A model stored in bfloat16, as the released one is."""
+    return write_checkpoint(tmp_path / "bfloat16", dtype=torch.bfloat16)
 
 
 def drawn(frames: int, height: int, width: int, seed: int) -> np.ndarray:

@@ -6,10 +6,12 @@ from functools import partial
 import pytest
 import torch
 from hy_dit import load_dit, load_lora
+from hy_flow.lightning import EMA, Unfreezing
 from hy_textenc import load_text_encoder
 from hy_weights import LoRAError, merge_loras
 from hyvideo_finetune import FinetuneError, LoRATuning, SaveLoRA
 from lightning import Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from safetensors import safe_open
 from torch.optim import SGD
 
@@ -125,8 +127,70 @@ def test_a_lora_is_gone_on_with(checkpoint, other_checkpoint, tmp_path):
     assert {one.alpha for one in second.lora().layers.values()} == {1.5}
     with pytest.raises(FinetuneError, match="start brings its own"):
         tuning(checkpoint, start=str(file), alpha=1.0)
-    with pytest.raises(LoRAError, match=f"was trained on {checkpoint}"):
+    with pytest.raises(LoRAError, match=rf"was trained on {checkpoint}.* any_base: true"):
         tuning(other_checkpoint, start=str(file))
+    assert same(tuning(other_checkpoint, start=str(file), any_base=True).lora(), first.lora())
+
+
+def test_what_is_merged_is_held_to_the_base(checkpoint, other_checkpoint, tmp_path):
+    look, mine = str(tmp_path / "look.safetensors"), str(tmp_path / "mine.safetensors")
+    fit(tuning(checkpoint), 2, SaveLoRA(look))
+    with pytest.raises(LoRAError, match=rf"look\.safetensors was trained on {checkpoint}"):
+        tuning(other_checkpoint, merged={look: 0.5})
+    tuning(other_checkpoint, merged={look: 0.5}, any_base=True)
+    fit(tuning(checkpoint, merged={look: 0.5}), 1, SaveLoRA(mine))
+    with pytest.raises(LoRAError, match=r"with LoRAs merged into it, .*look\.safetensors=0\.5"):
+        tuning(checkpoint, start=mine)
+    tuning(checkpoint, start=mine, merged={look: 0.5})
+
+
+def test_merged_loras_are_known_by_their_content(checkpoint, tmp_path):
+    look = tmp_path / "look.safetensors"
+    fit(tuning(checkpoint), 2, SaveLoRA(str(look)))
+    fit(tuning(checkpoint, merged={str(look): 0.5}), 1, save=tmp_path / "state.ckpt")
+    moved = look.rename(tmp_path / "moved.safetensors")
+    fit(tuning(checkpoint, merged={str(moved): 0.5}), 2, resume=tmp_path / "state.ckpt")
+    fit(tuning(checkpoint, seed=1), 2, SaveLoRA(str(look)))
+    with pytest.raises(FinetuneError, match="merged_sha256 was"):
+        fit(tuning(checkpoint, merged={str(look): 0.5}), 2, resume=tmp_path / "state.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha": 1.0}, "alpha of double_blocks.0.img_attn_qkv was 2.0 and is 1.0"),
+        ({"rank": 3}, "rank of double_blocks.0.img_attn_qkv was 2 and is 3"),
+        ({"dropout": 0.1}, "dropout was 0.0 and is 0.1"),
+        ({"dtype": "bfloat16"}, "dtype was float32 and is bfloat16"),
+        ({"quantize_to": "int8"}, "quantize_to was None and is int8"),
+        ({"targets": ["single_blocks.*"]}, "rank of single_blocks.0.modulation.linear was None and is 2"),
+        ({"targets": ["single_blocks.*.linear1"]}, "rank of .* was 2 and is None"),
+    ],
+)
+def test_a_run_goes_on_with_the_settings_it_was_begun_with(checkpoint, tmp_path, settings, message):
+    fit(tuning(checkpoint), 1, save=tmp_path / "state.ckpt")
+    with pytest.raises(FinetuneError, match=message):
+        fit(tuning(checkpoint, **settings), 2, resume=tmp_path / "state.ckpt")
+
+
+@pytest.mark.parametrize("average", [EMA, EMAWeightAveraging])
+def test_averages_of_weights_are_refused_before_the_base_is_copied(checkpoint, average):
+    callback = average(decay=0.9)
+    with pytest.raises(FinetuneError, match=f"{average.__name__} would copy the whole base"):
+        fit(tuning(checkpoint), 1, callback)
+    assert callback._average_model is None
+
+
+def test_unfreezing_leaves_the_base_as_it_is(checkpoint, tmp_path):
+    module = fit(
+        tuning(checkpoint),
+        3,
+        Unfreezing(["backbone.single_blocks.*", "backbone.double_blocks.*"], every=1),
+        save=tmp_path / "state.ckpt",
+    )
+    base, after = load_dit(checkpoint / "dit").state_dict(), module.dit.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in base.items())
+    assert any(up.any() for _, up in factors(module.lora()).values())
 
 
 @pytest.mark.parametrize("scheme", [None, "int8"])

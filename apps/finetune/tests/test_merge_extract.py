@@ -1,10 +1,14 @@
 """LoRAs into weights, and out of them again."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from hy_data.errors import CannotWrite
 from hy_dit import load_dit, load_lora, save_lora
 from hy_weights import CheckpointError, LoRA, LoRAError, base_metadata, merge_loras, verify
 from hy_weights.lora.factors import Factors
+from hyvideo_finetune import FinetuneError
 from hyvideo_finetune.cli import main
 
 
@@ -46,6 +50,17 @@ def test_of_a_transformer_alone_one_is_made(checkpoint, look):
     assert load_dit("merged").img_in.proj.weight.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("wanted", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("stored", ["checkpoint", "bfloat16_checkpoint"])
+def test_the_sum_is_rounded_once(request, look, wanted, stored):
+    base = request.getfixturevalue(stored)
+    main(["merge", str(base / "dit"), str(look), "--out", "merged", "--dtype", wanted, "--any-base"])
+    exact = load_dit(base / "dit", torch.float32)
+    merge_loras(exact, [(load_lora(look, exact), 1.0)])
+    found = load_dit("merged").state_dict()
+    assert all(torch.equal(found[name], value.to(getattr(torch, wanted))) for name, value in exact.state_dict().items())
+
+
 def test_another_base_is_refused_unless_that_is_meant(other_checkpoint, look):
     command = ["merge", str(other_checkpoint), str(look), "--out", "merged"]
     with pytest.raises(LoRAError, match="--any-base"):
@@ -84,6 +99,25 @@ def test_a_small_rank_keeps_less_and_says_so(checkpoint, look, capsys):
     assert "100.0% of the difference" not in told
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (["--out", "look.pt"], FinetuneError, r"ends in \.safetensors"),
+        (["--out", "taken.safetensors"], CannotWrite, "is a folder"),
+        (["--out", "file/look.safetensors"], CannotWrite, "a part of the path is a file"),
+        (["--out", "x.safetensors", "--rank", "0"], FinetuneError, "rank is 0"),
+        (["--out", "x.safetensors", "--device", "nonsense"], FinetuneError, "--device nonsense can't be used here"),
+    ],
+)
+def test_extract_looks_at_its_output_before_any_work(checkpoint, monkeypatch, options, error, message):
+    Path("taken.safetensors").mkdir()
+    Path("file").write_text("")
+    monkeypatch.setattr("hy_weights.extract_lora", None)
+    monkeypatch.setattr("hy_dit.load.open_dit", None)
+    with pytest.raises(error, match=message):
+        main(["extract", str(checkpoint), str(checkpoint), *options])
+
+
 def test_the_help_names_every_command(capsys):
     assert main(["--help"]) == 0
     told = capsys.readouterr().out
@@ -91,7 +125,5 @@ def test_the_help_names_every_command(capsys):
 
 
 def test_an_unknown_command_is_refused():
-    from hyvideo_finetune import FinetuneError
-
     with pytest.raises(FinetuneError, match="no command 'fti'; there are fit, validate, prepare, merge, extract"):
         main(["fti"])

@@ -1,6 +1,7 @@
 """From a folder of clips to a LoRA, by the commands that a user types."""
 
 import json
+import shutil
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,17 +11,21 @@ import torch
 import yaml
 from hy_data import write_video
 from hy_dit import load_dit, load_lora
+from hy_plugins import Plugins
+from hy_weights.parts import find_parts
 from hyvideo_finetune import FinetuneError
 from hyvideo_finetune.cli import main
+from hyvideo_finetune.configs import folder
+from hyvideo_finetune.prepare.captioner import describer
 from hyvideo_finetune.prepare.command import _parser
-from hyvideo_finetune.prepare.session import _describer
 from safetensors import safe_open
 
-SMALL = ["--size", "48x32", "--frames", "9", "--rank", "2", "--steps", "4"]
+SMALL = ["--size", "48x32", "--frames", "9", "--steps", "4"]
 
 
 def prepare(clips, checkpoint, *options):
-    return main(["prepare", str(clips), "--model", str(checkpoint), "--out", "room", *SMALL, *options])
+    of_lora = [] if "--full" in options or "--rank" in options else ["--rank", "2"]
+    return main(["prepare", str(clips), "--model", str(checkpoint), "--out", "room", *SMALL, *of_lora, *options])
 
 
 def report():
@@ -115,12 +120,22 @@ def test_nothing_to_use_ends_with_the_reasons(tmp_path, checkpoint):
         (["--frames", "8"], "4n\\+1"),
         (["--rank", "0"], "at least 1"),
         (["--full", "--quantize", "int8"], "base that stays as it is"),
+        (["--full", "--rank", "8"], "--rank and --lora-format are of a LoRA"),
+        (["--full", "--lora-format", "kohya"], "--rank and --lora-format are of a LoRA"),
+        (["--learning-rate", "-1"], "learning rate is -1; it must be above 0"),
+        (["--learning-rate", "nan"], "learning rate is nan"),
+        (["--size", "0x0"], "0x0 can't be trained on"),
+        (["--size", "10x10"], "10x10 can't be trained on"),
+        (["--size", "99999x99999"], "99999x99999 can't be trained on; give a --size from 16x16 to 3840x2160"),
+        (["--captioner-option", "a=1"], "--captioner-option a is given, but no --captioner"),
+        (["--captioner", "measured", "--captioner-option", "nonsense=1"], "'nonsense'; its options are "),
         (["--captions", "none.csv"], "no such file"),
     ],
 )
 def test_wrong_options(clips, checkpoint, options, message):
     with pytest.raises(FinetuneError, match=message):
         prepare(clips, checkpoint, *options)
+    assert not Path("room").exists()
 
 
 def test_a_room_is_not_overwritten_unasked(clips, checkpoint):
@@ -178,10 +193,10 @@ def test_a_captioner_gets_its_options(clips, checkpoint, monkeypatch):
         def caption(self, sample):
             return {"short": f"{sample['key']} at {sample['fps']}"}
 
-    monkeypatch.setattr("hyvideo_finetune.prepare.session.Plugins", lambda: SimpleNamespace(load=lambda *_: Says))
+    monkeypatch.setattr("hyvideo_finetune.prepare.captioner.Plugins", lambda: SimpleNamespace(load=lambda *_: Says))
     options = ["--captioner-option", "base-url=http://127.0.0.1", "--captioner-option", "tries=3"]
     asked = _parser().parse_args([str(clips), "--model", "m", "--out", "room", "--captioner", "says", *options])
-    describe = _describer(asked)
+    describe = describer(asked.captioner, dict(asked.captioner_options))
     assert given == {"base_url": "http://127.0.0.1", "tries": 3}
     assert describe(clips / "a.mp4") == "a at 24"
 
@@ -219,6 +234,25 @@ def test_all_weights(clips, checkpoint):
     before, after = load_dit(checkpoint / "dit").state_dict(), load_dit("room/run/model/dit").state_dict()
     changed = [name for name, value in before.items() if not torch.equal(after[name].float(), value)]
     assert "single_blocks.0.linear1.weight" in changed
+    parts, base = find_parts(Path("room/run/model")), find_parts(checkpoint)
+    assert parts.sampling == base.sampling
+    sample = Plugins().load("command", "sample")
+    assert sample(["waves", "--model", "room/run/model", "--size", "32x32", "--frames", "1", "--out", "x.png"]) == 0
+
+
+def test_a_trained_transformer_takes_the_place_of_another_layouts(checkpoint, tmp_path):
+    for part in ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"):
+        (tmp_path / "mine" / part).mkdir(parents=True)
+    shutil.copytree(checkpoint / "dit", tmp_path / "mine/transformer")
+    assert load_dit(find_parts(tmp_path / "mine").dit).config == load_dit(checkpoint / "dit").config
+
+
+@pytest.mark.parametrize("name", ["full", "sft"])
+def test_recipes_train_weights_in_float32(name):
+    recipe = yaml.safe_load((folder() / f"{name}.yaml").read_text())
+    backbone = recipe["model"]["init_args"]["backbone"]
+    assert backbone["class_path"] == "hyvideo_finetune.trainable_dit"
+    assert backbone["init_args"]["dtype"] == "float32"
 
 
 def test_a_captioner_that_fails_costs_one_clip(clips, checkpoint):

@@ -105,11 +105,34 @@ def test_a_resumed_run_ends_as_the_unbroken_one(tmp_path):
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
 
 
+def test_what_the_module_has_frozen_stays_frozen(tmp_path):
+    module = Training()
+    module.blocks[2].weight.requires_grad_(False)
+    module.blocks[1].requires_grad_(False)
+    before = copy.deepcopy(module.state_dict())
+    fit(module, Unfreezing(["head", "blocks.*"], every=1), 4, tmp_path)
+    changed = {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"head.weight", "head.bias", "blocks.2.bias", "blocks.0.weight", "blocks.0.bias"}
+    assert module.trained == [names(), names(2), names(0, 2), names(0, 2)], "a part that is all frozen has no turn"
+
+
+def test_a_second_training_has_all_parts_again(tmp_path):
+    module, unfreezing = Training(), Unfreezing(["head", "blocks.*"], every=1)
+    fit(module, unfreezing, 1, tmp_path)
+    module.trained.clear()
+    fit(module, unfreezing, 4, tmp_path)
+    assert module.trained == [names(), names(2), names(1, 2), names(0, 1, 2)]
+
+
 def test_refused(tmp_path):
     with pytest.raises(FlowError, match="every=0"):
         Unfreezing(["head"], every=0)
     with pytest.raises(FlowError, match=r"Training has no module at 'single_blocks\.\*'"):
         fit(Training(), Unfreezing(["single_blocks.*"], every=1), 1, tmp_path)
+    frozen = Training()
+    frozen.head.requires_grad_(False)
+    with pytest.raises(FlowError, match="nothing of head is to be trained"):
+        fit(frozen, Unfreezing(["head"], every=1), 1, tmp_path)
     with pytest.raises(FlowError, match="ddp_find_unused_parameters_true"):
         Unfreezing(["head"], every=1).setup(SimpleNamespace(strategy=DDPStrategy()), Training(), "fit")
     patient = SimpleNamespace(strategy=DDPStrategy(find_unused_parameters=True))

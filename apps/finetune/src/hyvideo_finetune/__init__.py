@@ -10,13 +10,15 @@ if TYPE_CHECKING:
     from hyvideo_finetune.errors import FinetuneError
     from hyvideo_finetune.lora_tuning import LoRATuning
     from hyvideo_finetune.save_lora import SaveLoRA
+    from hyvideo_finetune.trainable import trainable_dit
 
-__all__ = ["FinetuneError", "LoRATuning", "SaveLoRA"]
+__all__ = ["FinetuneError", "LoRATuning", "SaveLoRA", "trainable_dit"]
 
 _HOME = {
     "FinetuneError": "hyvideo_finetune.errors",
     "LoRATuning": "hyvideo_finetune.lora_tuning",
     "SaveLoRA": "hyvideo_finetune.save_lora",
+    "trainable_dit": "hyvideo_finetune.trainable",
 }
 
 

@@ -5,6 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hy_data.files import require_place
+
+from hyvideo_finetune.errors import FinetuneError
+
 if TYPE_CHECKING:
     from hy_weights import Extraction
 
@@ -24,9 +28,16 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; return the exit code.
 
     Raises:
+        FinetuneError: the output's name or the device is wrong, or the rank is below 1.
+        CannotWrite: the output can't be written there.
         CheckpointError: a checkpoint can't be read, they are not of one model, or the file can't be written.
     """
     asked = _parser().parse_args(argv)
+    if asked.out.suffix != ".safetensors":
+        raise FinetuneError(f"{asked.out}: a LoRA's file ends in .safetensors")
+    if asked.rank < 1:
+        raise FinetuneError(f"rank is {asked.rank}; it must be at least 1")
+    require_place(asked.out, overwrite=True)
 
     import torch  # takes seconds: not for --help or a wrong option
     from hy_dit import DiT, save_lora
@@ -35,6 +46,11 @@ def main(argv: Sequence[str]) -> int:
     from hy_weights import base_metadata, extract_lora, located, unallocated
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    try:
+        torch.empty(1, device=asked.device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise FinetuneError(f"--device {asked.device} can't be used here: {reason}; cpu always can") from error
     folders = ("transformer", "dit")
     base, tuned = located(asked.base, folders), located(asked.tuned, folders)
     opened = open_dit(base)

@@ -36,7 +36,10 @@ def main(argv: Sequence[str]) -> int:
     require_replaceable(asked.out)
     folders = ("transformer", "dit")
     place = located(asked.base, folders)
-    dit = load_dit(place, None if asked.dtype is None else getattr(torch, asked.dtype))
+    dit = load_dit(place)
+    stored = dit.img_in.proj.weight.dtype
+    dtype = stored if asked.dtype is None else getattr(torch, asked.dtype)
+    dit.to(torch.promote_types(stored, dtype))  # summed in the wider of the two, so that it is rounded once
     loras = [(load_lora(file, dit), strength) for file, strength in asked.loras]
     for (lora, _), (file, _) in zip(loras, asked.loras, strict=True):
         if not asked.any_base:
@@ -46,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
         merge_loras(
             dit, loras, keep_on=None, progress=lambda done, total: progress.update(task, completed=done, total=total)
         )
+    dit.to(dtype)
     made_by = {"base": str(asked.base), "loras": {str(file): strength for file, strength in asked.loras}}
     whole = _published(asked.base, place)
     if whole is None:

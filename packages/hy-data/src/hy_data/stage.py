@@ -47,7 +47,7 @@ class Stage:
         image_fraction: share of batches that hold images, in [0, 1]; None is 1 for a stage of images, else 0.2 or what
             the data module says. Where no bucket has one frame, images have the sizes of the videos.
         subsets: how much each named subset of the shards counts, more than 0: its share of the batches, over their sum.
-            None mixes all clips, and each comes as often as another.
+            Empty mixes all clips, and each comes as often as another.
         frames_as_images: whether frames of videos serve as images too, beside stills.
         upscale: whether a clip may be enlarged to fill its bucket.
         batch_size: clips per batch.

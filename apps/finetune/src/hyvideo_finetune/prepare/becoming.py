@@ -11,9 +11,6 @@ from hy_data import Item, StoredClip
 from hy_data.stage import Stage, label
 from hy_data.staged_items import StageItems, stage_items
 
-_RATE = 24
-"""Frames per second of the released models."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Becoming:
@@ -42,18 +39,19 @@ class Becoming:
     remarks: tuple[str, ...]
 
 
-def become(stage: Stage, clips: Sequence[StoredClip]) -> tuple[list[Becoming], dict[str, str]]:
+def become(stage: Stage, clips: Sequence[StoredClip], rate: float) -> tuple[list[Becoming], dict[str, str]]:
     """Say of each clip what the training makes of it.
 
     Args:
         stage: with the buckets.
         clips: of an index.
+        rate: frames per second that the model knows.
 
     Returns:
         what is used; and by name, why the others are not.
     """
     staged = stage_items(stage, clips)
-    used = [_becoming(items) for items in _by_clip(staged)]
+    used = [_becoming(items, rate) for items in _by_clip(staged)]
     refused = {str(one.clip.description["source"]): one.reason for one in staged.left_out()}
     return used, refused
 
@@ -65,7 +63,7 @@ def _by_clip(staged: StageItems) -> Iterable[list[Item]]:
     return items.values()
 
 
-def _becoming(items: Sequence[Item]) -> Becoming:
+def _becoming(items: Sequence[Item], known: float) -> Becoming:
     clip, bucket = items[0].clip, items[0].bucket
     height, width = clip.description["height"], clip.description["width"]
     scale = max(bucket.height / height, bucket.width / width)
@@ -80,13 +78,13 @@ def _becoming(items: Sequence[Item]) -> Becoming:
         cropped=max(0.0, cropped),
         scale=scale,
         caption=str(clip.description["captions"]["short"]),
-        remarks=tuple(_remarks(clip, scale)),
+        remarks=tuple(_remarks(clip, scale, known)),
     )
 
 
-def _remarks(clip: StoredClip, scale: float) -> Iterable[str]:
+def _remarks(clip: StoredClip, scale: float, known: float) -> Iterable[str]:
     rate = Fraction(clip.description["fps"])
-    if clip.frames > 1 and not 0.8 * _RATE <= rate <= 1.25 * _RATE:
-        yield f"{float(rate):g} frames per second are taken for the {_RATE} that the released models know"
+    if clip.frames > 1 and not 0.8 * known <= rate <= 1.25 * known:
+        yield f"{float(rate):g} frames per second are taken for the {known:g} that this model knows"
     if scale > 1.5:
         yield f"enlarged {scale:.1f} times: it will look soft"

@@ -1,6 +1,7 @@
 """`hyvideo finetune prepare`: its options, and what they mean."""
 
 import argparse
+import math
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -22,6 +23,9 @@ examples:
 then
   hyvideo finetune fit --config room/recipe.yaml"""
 
+_RANK = 32
+_FORMATS = ("comfy", "diffusers", "kohya")
+
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; return the exit code: 0, or 1 if some clips were refused.
@@ -33,22 +37,35 @@ def main(argv: Sequence[str]) -> int:
     asked = _parser().parse_args(argv)
     if asked.frames < 1 or asked.frames % 4 != 1:
         raise FinetuneError(f"frames is {asked.frames}; it must be 4n+1, such as 17, 33 or 65; 1 is pictures alone")
-    if min(asked.rank, asked.steps, asked.batch) < 1:
-        raise FinetuneError("rank, steps and batch must be at least 1")
-    if asked.full and (asked.quantize or asked.offload):
-        raise FinetuneError("--quantize and --offload are for a base that stays as it is; leave them out, or --full")
+    _require_training(asked)
     needing = {"--eight-bit-optimizer": asked.eight_bit_optimizer, "--quantize nf4": asked.quantize == "nf4"}
     for option, is_given in needing.items():
         if is_given and find_spec("bitsandbytes") is None:
             raise FinetuneError(f"{option} needs bitsandbytes: pip install 'hyvideo-finetune[bitsandbytes]'")
     if asked.out.resolve().is_relative_to(asked.folder.resolve()):
         raise FinetuneError(f"{asked.out} lies in {asked.folder}, whose files are all looked at; give another --out")
+    if asked.folder.resolve().is_relative_to((asked.out / "shards").resolve()):
+        raise FinetuneError(f"{asked.folder} lies where the shards of {asked.out} go; give another --out")
     if asked.captions is not None and not asked.captions.is_file():
         raise FinetuneError(f"{asked.captions}: no such file")
 
     from hyvideo_finetune.prepare.session import run  # brings torch, which takes seconds
 
     return run(asked)
+
+
+def _require_training(asked: argparse.Namespace) -> None:
+    """Refuse what no training can be made with; say what a LoRA has if nothing is asked for."""
+    if asked.full and (asked.quantize or asked.offload):
+        raise FinetuneError("--quantize and --offload are for a base that stays as it is; leave them out, or --full")
+    if asked.full and (asked.rank is not None or asked.lora_format is not None):
+        raise FinetuneError("--rank and --lora-format are of a LoRA; leave them out, or --full")
+    asked.rank = _RANK if asked.rank is None else asked.rank
+    asked.lora_format = asked.lora_format or _FORMATS[0]
+    if min(asked.rank, asked.steps, asked.batch) < 1:
+        raise FinetuneError("rank, steps and batch must be at least 1")
+    if asked.learning_rate is not None and not 0 < asked.learning_rate < math.inf:
+        raise FinetuneError(f"learning rate is {asked.learning_rate:g}; it must be above 0, such as 1e-4")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 
     training = parser.add_argument_group("training")
     training.add_argument("--full", action="store_true", help="train all weights, not a LoRA")
-    training.add_argument("--rank", metavar="R", type=int, default=32, help="of the LoRA (default 32)")
+    training.add_argument("--rank", metavar="R", type=int, help=f"of the LoRA (default {_RANK})")
     training.add_argument("--steps", metavar="N", type=int, default=1500, help="of the optimizer (default 1500)")
     text = "learning rate (default 1e-4; with --full 1e-5)"
     training.add_argument("--learning-rate", metavar="X", type=float, help=text)
@@ -100,8 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--offload", action="store_true", help=text)
     text = "keep AdamW's moments in 8 bits: a quarter of the memory (needs bitsandbytes)"
     training.add_argument("--eight-bit-optimizer", action="store_true", help=text)
-    text = "whose keys the LoRA's file has (default comfy)"
-    training.add_argument("--lora-format", choices=("comfy", "diffusers", "kohya"), default="comfy", help=text)
+    text = f"whose keys the LoRA's file has (default {_FORMATS[0]})"
+    training.add_argument("--lora-format", choices=_FORMATS, help=text)
     text = "what samples show, before and after; several times for several (default: two of the captions)"
     training.add_argument("--prompt", dest="prompts", metavar="TEXT", action="append", default=[], help=text)
     text = "leave encoding to `hyvideo encode --config ROOM/recipe.yaml`"

@@ -1,16 +1,17 @@
 """What lies in a user's folder: videos and pictures, and the caption of each."""
 
-import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from mimetypes import guess_type
 from pathlib import Path
 
 from hy_data.samples import MEDIA
 
 from hyvideo_finetune.errors import FinetuneError
+from hyvideo_finetune.prepare.table import Told, caption_table
 
-_FILE_COLUMNS = ("file", "file_name", "video", "path", "image")
-_CAPTION_COLUMNS = ("caption", "text", "prompt")
+_FOOTAGE = (".m4v", ".wmv", ".flv", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp", ".ogv", ".heic", ".heif", ".avif", ".jxl")
+"""What Python knows no type of on every machine."""
 
 Describe = Callable[[Path], str]
 """Makes a caption of a video's or picture's file."""
@@ -68,13 +69,13 @@ def look_into(
     media = {file.relative_to(folder).as_posix(): file for file in files if file.suffix.lower().lstrip(".") in MEDIA}
     if not media:
         raise FinetuneError(f"{folder}: no videos and no pictures in it; known are {', '.join(MEDIA)}")
-    told = _beside(media) if captions is None else _table(captions)
+    told = _beside(media) if captions is None else caption_table(captions)
     found: list[Found] = []
-    refused = [
-        Refused(name=name, reason=f"{captions} has a caption for it, but there is no such video or picture")
-        for name in told
-        if name not in media
-    ]
+    read = set(media.values())
+    unknown = [file for file in files if file not in read and _is_footage(file)]
+    reason = f"its type of file is not read; known are {', '.join(MEDIA)}"
+    refused = [Refused(name=file.relative_to(folder).as_posix(), reason=reason) for file in unknown]
+    refused += _without_media(folder, files, told, captions, read.union(unknown))
     for name, file in media.items():
         caption, told_by, reason = told.get(name, ("", "", _lacking(file, captions)))
         if not caption and describe is not None:
@@ -84,6 +85,26 @@ def look_into(
         else:
             refused.append(Refused(name=name, reason=reason))
     return found, refused
+
+
+def _is_footage(file: Path) -> bool:
+    """Whether a file's name is one of a video or picture, of whatever type."""
+    name = file.name.lower()
+    return name.endswith(_FOOTAGE) or (guess_type(name)[0] or "").startswith(("video/", "image/"))
+
+
+def _without_media(
+    folder: Path, files: Sequence[Path], told: Told, captions: Path | None, media: Collection[Path]
+) -> list[Refused]:
+    """Captions that are of nothing in the folder."""
+    if captions is not None:
+        known = {file.relative_to(folder).as_posix() for file in media}
+        reason = f"{captions} has a caption for it, but there is no such video or picture"
+        return [Refused(name=name, reason=reason) for name in told if name not in known]
+    stems = {file.with_suffix("") for file in media}
+    texts = [file for file in files if file.suffix.lower() == ".txt" and file.with_suffix("") not in stems]
+    reason = "a text, but there is no video or picture of that name"
+    return [Refused(name=file.relative_to(folder).as_posix(), reason=reason) for file in texts]
 
 
 def _described(file: Path, describe: Describe) -> tuple[str, str]:
@@ -98,11 +119,7 @@ def _is_hidden(file: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
-_Told = dict[str, tuple[str, str, str]]
-"""By a file's name: its caption, where that comes from, and, if it is empty, why there is none."""
-
-
-def _beside(media: Mapping[str, Path]) -> _Told:
+def _beside(media: Mapping[str, Path]) -> Told:
     """The text files beside videos."""
     texts = {name: file.with_suffix(".txt") for name, file in media.items()}
     return {name: _text(text) for name, text in texts.items() if text.is_file()}
@@ -113,25 +130,6 @@ def _text(file: Path) -> tuple[str, str, str]:
         return " ".join(file.read_text(encoding="utf-8-sig").split()), file.name, _empty(file)
     except (OSError, UnicodeDecodeError) as error:
         return "", file.name, f"{file.name} can't be read as text in UTF-8: {error}"
-
-
-def _table(file: Path) -> _Told:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            rows = list(csv.DictReader(lines, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FinetuneError(f"{file}: can't be read as a table (CSV): {error}") from error
-    columns = list(rows[0]) if rows else []
-    named = next((column for column in _FILE_COLUMNS if column in columns), None)
-    text = next((column for column in _CAPTION_COLUMNS if column in columns), None)
-    if named is None or text is None:
-        raise FinetuneError(
-            f"{file}: needs the columns file and caption in its first line; it has {', '.join(columns)}"
-        )
-    return {
-        Path(row[named] or "").as_posix(): (" ".join((row[text] or "").split()), file.name, _empty(file))
-        for row in rows
-    }
 
 
 def _empty(file: Path) -> str:

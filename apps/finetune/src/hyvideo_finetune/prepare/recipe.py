@@ -34,7 +34,6 @@ class Wishes:
         size: width and height of the samples.
         frames: of the samples.
         fps: of the samples.
-        trained_encoder: whether the text encoder is small enough to work in the training itself.
     """
 
     full: bool
@@ -123,6 +122,8 @@ def _fill_trainer(trainer: dict[str, Any], base: Base, wishes: Wishes, room: Pat
             "file": str(run / "lora.safetensors"),
             "lora_format": wishes.lora_format,
         }
+    if "Publish" in callbacks and base.parts.published:
+        callbacks["Publish"]["init_args"] |= _whole(base)
     width, height = wishes.size
     callbacks["SampleSheets"]["init_args"] |= {
         "prompts": list(wishes.prompts),
@@ -136,6 +137,15 @@ def _fill_trainer(trainer: dict[str, Any], base: Base, wishes: Wishes, room: Pat
     if wishes.offload:
         blocks = callbacks["Recompute"]["init_args"]["blocks"]
         trainer["callbacks"].insert(1, {"class_path": "hy_parallel.lightning.Offload", "init_args": {"blocks": blocks}})
+
+
+def _whole(base: Base) -> Mapping[str, Any]:
+    """What makes a model that `hyvideo sample` takes of the trained transformer."""
+    parts = {"vae": base.parts.vae, "text_encoder": base.parts.text_encoder}
+    return {
+        "include": {name: str(place.resolve()) for name, place in parts.items()},
+        "sampling": {name: value for name, value in base.sampling.items() if isinstance(value, int | float)},
+    }
 
 
 def _usual(sampling: Mapping[str, Any]) -> Mapping[str, Any]:

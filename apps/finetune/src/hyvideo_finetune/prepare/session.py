@@ -7,13 +7,11 @@ import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
-from hy_data import Item, Row, StoredClip, index_shards, read_video, write_contact_sheet
+from hy_data import Item, Row, StoredClip, index_shards, write_contact_sheet
 from hy_data.files import staged
-from hy_data.samples import PICTURES, decode_picture
 from hy_data.stage import Stage, tokens
 from hy_data.staged_items import stage_items
 from hy_plugins import Plugins
@@ -22,14 +20,16 @@ from rich.progress import Progress
 from rich.table import Table
 
 from hyvideo_finetune.errors import FinetuneError
-from hyvideo_finetune.prepare.base import Base, find_base
+from hyvideo_finetune.prepare.base import RATE, Base, find_base, frame_size
 from hyvideo_finetune.prepare.becoming import Becoming, become
-from hyvideo_finetune.prepare.folder import Describe, Found, Refused, look_into
+from hyvideo_finetune.prepare.captioner import describer
+from hyvideo_finetune.prepare.folder import Found, Refused, look_into
+from hyvideo_finetune.prepare.reading import damage
 from hyvideo_finetune.prepare.recipe import Wishes, recipe_text
-from hyvideo_finetune.prepare.shards import digest, key_of, write_shards
+from hyvideo_finetune.prepare.shards import digest, key_of, packed_aside, write_shards
 from hyvideo_finetune.prepare.sizes import stage_for
 
-RECIPE, REPORT, SHEET = "recipe.yaml", "report.json", "clips.png"
+RECIPE, REPORT, SHEET, SHARDS = "recipe.yaml", "report.json", "clips.png", "shards"
 _SHOWN = 24
 _PROMPTS = 2
 
@@ -42,48 +42,61 @@ def run(asked: Namespace) -> int:
         HyError, CheckpointError: the model can't be used, or the place not be written.
     """
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    _require_own(asked.out, asked.overwrite)
+    describe = describer(asked.captioner, dict(asked.captioner_options))
     base = find_base(asked.model)
-    if (asked.out / RECIPE).exists() and not asked.overwrite:
-        raise FinetuneError(f"{asked.out} holds a recipe already; name another folder, or give --overwrite")
-    found, refused = look_into(asked.folder, asked.captions, _describer(asked))
-    clips = _packed(found, asked.out / "shards", refused, console) if found else []
-    size = asked.size or (base.sampling["width"], base.sampling["height"])
-    stage = stage_for(clips, size, asked.frames, asked.batch) if clips else None
-    used, without_bucket = become(stage, clips) if stage else ([], {})
-    refused += [Refused(name=name, reason=reason) for name, reason in without_bucket.items()]
-    _tell(console, used, refused)
-    if stage is None or not used:
-        raise FinetuneError(f"{asked.folder}: none of its clips can be used; the reasons are above")
-    told_by = {one.name: one.told_by for one in found}
-    _write_report(asked.out, used, refused, told_by)
-    write_contact_sheet(asked.out / SHEET, _rows(stage, clips))
-    text = recipe_text(asked.out / RECIPE, base, stage, _wishes(asked, base, stage, used), digest(found))
+    if asked.full and base.few_bits:
+        raise FinetuneError(f"{asked.model} has weights of 8 bits or fewer, which don't train; leave --full out")
+    size = frame_size(asked.size, base)
+    found, refused = look_into(asked.folder, asked.captions, describe)
+    with packed_aside(asked.out / SHARDS) as shards:
+        found = _sound(found, refused, console)
+        clips = _packed(found, shards.folder, refused, console) if found else []
+        stage = stage_for(clips, size, asked.frames, asked.batch) if clips else None
+        used, without_bucket = become(stage, clips, float(base.sampling.get("fps", RATE))) if stage else ([], {})
+        refused += [Refused(name=name, reason=reason) for name, reason in without_bucket.items()]
+        _tell(console, used, refused)
+        if stage is None or not used:
+            raise FinetuneError(f"{asked.folder}: none of its clips can be used; the reasons are above")
+        text = recipe_text(asked.out / RECIPE, base, stage, _wishes(asked, base, stage, used), digest(found))
+        _write_report(asked.out, used, refused, {one.name: one.told_by for one in found})
+        write_contact_sheet(asked.out / SHEET, _rows(stage, clips))
+        shards.put_in_place()
     with staged(asked.out / RECIPE) as partial:
         partial.write_text(text, encoding="utf-8")
     plugins = Plugins()
     plugins.load("command", "plan")(_planned(asked, base, stage))
     failed = bool(asked.encode and plugins.load("command", "encode")(["--config", str(asked.out / RECIPE)]))
     print(f"{asked.out}: {len(used)} clips, {len(refused)} refused")
-    print(f"next: hyvideo finetune fit --config {asked.out / RECIPE}")
+    print(_next(asked.out / RECIPE, failed))
     return 1 if refused or failed else 0
 
 
-def _describer(asked: Namespace) -> Describe | None:
-    """What makes missing captions, if anything was named."""
-    if asked.captioner is None:
-        return None
-    captioner = Plugins().load("captioner", asked.captioner)(**dict(asked.captioner_options))
+def _require_own(room: Path, overwrite: bool) -> None:
+    """Refuse a room that holds what would be replaced, unless that is meant."""
+    kinds = {RECIPE: "a recipe", SHARDS: "shards"}
+    there = next((kind for name, kind in kinds.items() if (room / name).exists()), None)
+    if there is not None and not overwrite:
+        raise FinetuneError(f"{room} holds {there} already; name another folder, or give --overwrite to replace that")
 
-    def describe(file: Path) -> str:
-        if file.suffix.lower().lstrip(".") in PICTURES:
-            frames_THWC, fps = decode_picture(file.read_bytes()), Fraction(1)
-        else:
-            clip = read_video(file)
-            frames_THWC, fps = clip.frames_THWC, clip.fps
-        sample = {"frames_THWC": frames_THWC, "fps": fps, "key": file.stem, "source": str(file), "start": 0, "shot": 1}
-        return str(captioner.caption(sample)["short"])
 
-    return describe
+def _next(recipe: Path, failed: bool) -> str:
+    if failed:
+        return f"not everything was encoded; mend what is told above, then: hyvideo encode --config {recipe}"
+    return f"next: hyvideo finetune fit --config {recipe}"
+
+
+def _sound(found: Sequence[Found], refused: list[Refused], console: Console) -> list[Found]:
+    """The files that can be read to their end; the others are refused."""
+    sound: list[Found] = []
+    with Progress(console=console, transient=True) as progress:
+        for one in progress.track(found, description="read every clip"):
+            reason = damage(one.file)
+            if reason is None:
+                sound.append(one)
+            else:
+                refused.append(Refused(name=one.name, reason=reason))
+    return sound
 
 
 def _packed(found: Sequence[Found], folder: Path, refused: list[Refused], console: Console) -> list[StoredClip]:
@@ -155,7 +168,7 @@ def _wishes(asked: Namespace, base: Base, stage: Stage, used: Sequence[Becoming]
         prompts=asked.prompts or list(dict.fromkeys(one.caption for one in used))[:_PROMPTS],
         size=(largest.width, largest.height),
         frames=largest.frames,
-        fps=base.sampling.get("fps", 24.0),
+        fps=base.sampling.get("fps", RATE),
     )
 
 

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from hy_data.files import cannot_write
@@ -16,31 +18,71 @@ _PER_SHARD = 256
 _NAME = "clips-{:06d}.tar"
 
 
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """A folder of shards that is not in its place yet.
+
+    Attributes:
+        folder: where it is being written.
+        place: where it goes.
+    """
+
+    folder: Path
+    place: Path
+
+    def put_in_place(self) -> None:
+        """Let it take the place of what is there.
+
+        Raises:
+            CannotWrite: the place is forbidden.
+        """
+        replaced = self.folder.with_name(f"{self.folder.name}.replaced")
+        try:
+            if self.place.exists():
+                self.place.replace(replaced)
+            self.folder.replace(self.place)
+        except OSError as error:
+            raise cannot_write(self.place, error) from error
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextmanager
+def packed_aside(place: Path) -> Iterator[Aside]:
+    """Give a folder beside a place, for shards that may yet prove of no use; what is not put in place is removed.
+
+    Raises:
+        CannotWrite: the place is forbidden.
+    """
+    folder = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise cannot_write(place, error) from error
+        yield Aside(folder, place)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def write_shards(found: Sequence[Found], folder: Path, progress: Callable[[], None] = lambda: None) -> None:
-    """Write files and captions into shards, which `hy_data.index_shards` reads; the folder appears whole or not at all.
+    """Write files and captions into shards, which `hy_data.index_shards` reads.
 
     Args:
         found: what to write.
-        folder: where the shards go; one that is there is replaced.
+        folder: where the shards go; it is there, and empty.
         progress: called after each file.
 
     Raises:
         CannotWrite: the place is forbidden, or full.
     """
-    room = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        room.mkdir(parents=True)
         for number, part in enumerate(_parts(found)):
-            with TarWriter(str(room / _NAME.format(number)), encoder=False, mtime=0) as tar:
+            with TarWriter(str(folder / _NAME.format(number)), encoder=False, mtime=0) as tar:
                 for one in part:
                     tar.write(_sample(one))
                     progress()
-        shutil.rmtree(folder, ignore_errors=True)
-        room.replace(folder)
     except OSError as error:
         raise cannot_write(folder, error) from error
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
 
 
 def digest(found: Iterable[Found]) -> str:

@@ -22,7 +22,7 @@ def stage_for(clips: Iterable[StoredClip], size: tuple[int, int], frames: int, b
     lengths = [clip.frames for clip in clips]
     videos = [length for length in lengths if length > TIME and frames > 1]
     durations = {max(known for known in (*_LENGTHS, frames) if known <= min(length, frames)) for length in videos}
-    stills = len(lengths) - len(videos)
+    stills = sum(length == 1 for length in lengths)  # a video of 2 to 4 frames is neither: it is left out
     side = math.ceil(math.sqrt(size[0] * size[1]))
     return Stage(
         name="clips",

@@ -19,14 +19,15 @@ class Unfreezing(Callback):
 
     Args:
         parts: paths in the Lightning module, in the order they begin. `*` stands for any index or name: such a path
-            means one part per module that it fits, the last one first (top down). What no path names stays frozen.
+            means one part per module that it fits, the last one first (top down). What no path names stays frozen, and
+            so does what the module itself has frozen, such as the base of a LoRA.
         every: optimizer steps from one part to the next.
         at_once: parts that begin together.
         top_down: False takes the modules of a path with `*` the first one first.
 
     Raises:
-        FlowError: a count is below 1; in training: a path fits nothing, or several processes train without
-            `ddp_find_unused_parameters_true`.
+        FlowError: a count is below 1; in training: a path fits nothing, all is frozen, or several processes train
+            without `ddp_find_unused_parameters_true`.
     """
 
     def __init__(self, parts: Sequence[str], every: int, at_once: int = 1, top_down: bool = True) -> None:
@@ -44,7 +45,10 @@ class Unfreezing(Callback):
         if stage != "fit":
             return
         _require_patience(trainer)
+        _train(self._waiting, True)  # of a training that ended before their turn came
         self._waiting = list(self._groups(pl_module))
+        if not self._waiting:
+            raise FlowError(f"nothing of {', '.join(self.parts)} is to be trained: the module has frozen all of it")
         pl_module.requires_grad_(False)
         _train(self._waiting, True)
 
@@ -60,11 +64,12 @@ class Unfreezing(Callback):
         self._begun = due
 
     def _groups(self, module: LightningModule) -> Iterable[list[nn.Parameter]]:
-        """The parameters that begin together, in order; each is in the first part that holds it."""
+        """The parameters that begin together, in order, but frozen ones; each is in the first part that holds it."""
         taken: set[int] = set()
         parts: list[list[nn.Parameter]] = []
         for name in self._named(module):
-            part = [one for one in module.get_submodule(name).parameters() if id(one) not in taken]
+            own = module.get_submodule(name).parameters()
+            part = [one for one in own if one.requires_grad and id(one) not in taken]
             taken.update(map(id, part))
             if part:
                 parts.append(part)
