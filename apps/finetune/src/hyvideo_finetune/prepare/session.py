@@ -175,7 +175,7 @@ def _wishes(asked: Namespace, base: Base, stage: Stage, used: Sequence[Becoming]
 def _planned(asked: Namespace, base: Base, stage: Stage) -> list[str]:
     """Ask `hyvideo plan` what a step with the largest clips needs."""
     largest = max(stage.sizes(), key=tokens)
-    precision = "float32" if base.parts.published else "mixed" if asked.full else "bfloat16"
+    precision = "mixed" if asked.full or base.parts.published else "bfloat16"
     options = ["train", "--model", str(base.parts.dit), "--precision", precision, "--recompute"]
     options += ["--size", f"{largest.width}x{largest.height}", "--frames", str(largest.frames)]
     options += ["--batch", str(stage.batch_of(largest)), "--steps", str(asked.steps)]
