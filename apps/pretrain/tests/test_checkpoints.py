@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from hy_weights import CheckpointError, flatten_state, read_manifest, read_state, state_folder
-from hyvideo_pretrain import checkpoint_io
+from hyvideo_pretrain import checkpoint_io, checkpoints, run_folder
 from hyvideo_pretrain.checkpoints import SHARDING, Checkpoints
 from hyvideo_pretrain.signals import Interrupted
 from lightning import Callback, LightningDataModule, Trainer
@@ -388,6 +388,51 @@ def test_two_runs_are_not_mixed(tmp_path):
     with pytest.raises(CheckpointError, match="holds the checkpoints of a run; --resume goes on"):
         fit(tmp_path, steps=2)
     fit(tmp_path / "other", steps=4, resume=tmp_path)
+
+
+def test_a_run_is_not_mixed_with_the_checkpoint_of_another(tmp_path):
+    for name in "ab":
+        fit(tmp_path / name, steps=3, every=1, options={"keep": 9, "background": False})
+    with pytest.raises(
+        CheckpointError, match=r"a: holds the checkpoints .* To go on from .*step-00000002, name another"
+    ):
+        fit(tmp_path / "a", steps=4, resume=tmp_path / "b" / "step-00000002", options={"keep": 1})
+    assert steps_in(tmp_path / "a") == [1, 2, 3]
+    (tmp_path / "link").symlink_to("a")
+    fit(tmp_path / "a", steps=4, resume=tmp_path / "link" / "latest")
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_run_removes_nothing_before_it_trains(tmp_path, resumed):
+    fit(tmp_path, steps=4, every=1, options={"keep": 9, "background": False})
+    if resumed:
+        assert len(fit(tmp_path, steps=2, resume=tmp_path / "step-00000001", options={"keep": 2}).drawn) == 1
+        assert steps_in(tmp_path) == [2, 4]  # written last, and before
+        return
+    with pytest.raises(CheckpointError, match="holds the checkpoints of a run"):
+        fit(tmp_path, options={"keep": 1})
+    assert steps_in(tmp_path) == [1, 2, 3, 4]
+
+
+def test_a_resumed_run_with_nothing_left_to_train_mends_the_links(tmp_path, caplog, monkeypatch):
+    fit(tmp_path, steps=3, every=1, options={"keep": 9, "background": False})
+    (tmp_path / "latest").unlink()
+    (tmp_path / "latest").symlink_to("step-00000001")
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "tidy", lambda *_: os.symlink("there is", tmp_path / "step-00000001"))
+        fit(tmp_path, steps=3, resume=tmp_path)
+    assert "links and older checkpoints are as before" in caplog.text
+    assert fit(tmp_path, steps=3, resume=tmp_path).drawn == []
+    assert (tmp_path / "latest").resolve().name == "step-00000003"
+    assert steps_in(tmp_path) == [2, 3]
+
+
+def test_the_checkpoint_that_is_resumed_is_read_and_hashed_once(tmp_path, monkeypatch):
+    fit(tmp_path, steps=3, every=1, options={"background": False})
+    hashed, check = [], run_folder.verify
+    monkeypatch.setattr(run_folder, "verify", lambda path: (hashed.append(path.name), check(path)))
+    fit(tmp_path, steps=4, resume=tmp_path)
+    assert hashed == ["step-00000003"]
 
 
 def test_a_torn_checkpoint_that_the_run_comes_to_again_is_replaced(tmp_path):

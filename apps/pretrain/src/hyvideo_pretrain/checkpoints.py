@@ -99,6 +99,7 @@ class Checkpoints(Checkpoint):
         self._first = _BeforeChanges(self)
         self._io: FolderCheckpointIO | None = None
         self._training = False
+        self._saves = False
         self._saved_step = 0
         self._saved_time = 0.0
         self._whole: set[Path] = set()
@@ -134,8 +135,6 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             sweep(self.folder)
-            if holds_checkpoints(self.folder):  # a killed run may not have come to it, and this one not save again
-                tidy(self.folder, self.keep, self.mode, self._whole)
         # Lightning's handler of SIGTERM begins a collective wherever training happens to be, which can hang for ever.
         trainer._signal_connector = _Deaf(trainer)
         self.listen(trainer)
@@ -146,11 +145,15 @@ class Checkpoints(Checkpoint):
         """Refuse to mix two runs in one folder.
 
         Raises:
-            CheckpointError: It holds checkpoints, and none is resumed.
+            CheckpointError: It holds checkpoints, and none of them is resumed.
         """
-        if trainer.ckpt_path is None and holds_checkpoints(self.folder):
+        resumed = self._io.loaded if self._io is not None and trainer.ckpt_path is not None else None
+        if resumed is not None and resumed.resolve().parent == self.folder.resolve():
+            self._whole.add(self.folder / resumed.name)
+        elif holds_checkpoints(self.folder):
+            begins = "begin anew" if trainer.ckpt_path is None else f"go on from {trainer.ckpt_path}"
             raise CheckpointError(
-                f"{self.folder}: holds the checkpoints of a run; --resume goes on with it. To begin anew, name another "
+                f"{self.folder}: holds the checkpoints of a run; --resume goes on with it. To {begins}, name another "
                 "folder, or remove them"
             )
 
@@ -207,6 +210,8 @@ class Checkpoints(Checkpoint):
         self._signals.give_back()
         if self._io is not None and self._io.failed is not None:
             raise self._io.failed
+        if trainer.is_global_zero and not self._saves:
+            self._mend()
         if self._signals.noted:
             done = f"trained to the end, {trainer.global_step} steps, before it stopped"
             self._stop(trainer, self._signals.noted, done)
@@ -318,6 +323,7 @@ class Checkpoints(Checkpoint):
                 lambda: self._tidy(place),
             )
         trainer.save_checkpoint(place, storage_options=how)
+        self._saves = True
         self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
 
@@ -325,6 +331,13 @@ class Checkpoints(Checkpoint):
         """After one was written."""
         self._whole.add(place)
         tidy(self.folder, self.keep, self.mode, self._whole)
+
+    def _mend(self) -> None:
+        """Where nothing was left to train, nothing was saved: do what a killed run had not come to."""
+        try:
+            tidy(self.folder, self.keep, self.mode, self._whole)
+        except (CheckpointError, OSError) as error:
+            log.warning("%s: links and older checkpoints are as before: %s", self.folder, error)
 
     def _stop(self, trainer: Trainer, code: int, message: str) -> None:
         """End the run; a process that Lightning started ends well, since it kills all others when one does not."""
