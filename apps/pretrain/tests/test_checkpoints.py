@@ -102,13 +102,12 @@ def fit(
     random.seed(0)
     model = model or Noisy()
     torch.manual_seed(1 if resume else 2)  # what a resumed run starts with has no say
-    changes = {"limit_val_batches": 0, "max_steps": steps, **changes}
+    changes = {"limit_val_batches": 0, "max_steps": steps, "num_sanity_val_steps": 0, **changes}
     trainer = Trainer(
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        num_sanity_val_steps=0,
         callbacks=[*callbacks, Checkpoints(str(folder), **{"every": every, **(options or {})})],
         **changes,
     )
@@ -260,6 +259,25 @@ def test_a_score_is_that_of_the_weights_that_were_validated(tmp_path):
     assert len(scores) == 6
 
 
+@pytest.mark.parametrize("checks", [0, 1])
+def test_a_score_that_is_not_logged_is_named_if_possible_before_the_training(tmp_path, checks):
+    plan = {"limit_val_batches": 1, "val_check_interval": 2, "num_sanity_val_steps": checks}
+    model = Noisy()
+    with pytest.raises(CheckpointError, match=r"monitors 'scor', which was not logged; there are: score(;|$)"):
+        fit(tmp_path, model=model, options={"monitor": "scor"}, **plan)
+    assert len(model.drawn) == (0 if checks else 2)
+
+
+def test_a_module_that_logs_nothing_in_the_check_before_the_training_may_do_so_later(tmp_path):
+    class Later(Noisy):
+        def validation_step(self, batch, batch_idx):
+            if not self.trainer.sanity_checking:
+                super().validation_step(batch, batch_idx)
+
+    fit(tmp_path, model=Later(), limit_val_batches=1, num_sanity_val_steps=1, options={"monitor": "score"})
+    assert (tmp_path / "best").exists()
+
+
 class TwoStages(LightningDataModule):
     """A curriculum that goes on at the end of every epoch."""
 
@@ -388,6 +406,15 @@ def test_two_runs_are_not_mixed(tmp_path):
     with pytest.raises(CheckpointError, match="holds the checkpoints of a run; --resume goes on"):
         fit(tmp_path, steps=2)
     fit(tmp_path / "other", steps=4, resume=tmp_path)
+
+
+def test_a_trial_of_a_few_batches_saves_and_removes_nothing(tmp_path):
+    fit(tmp_path, steps=3, every=1, options={"keep": 9, "background": False})
+    for resume in (None, tmp_path):
+        fit(tmp_path, every=1, resume=resume, options={"keep": 1}, fast_dev_run=2)
+    assert steps_in(tmp_path) == [1, 2, 3]
+    with pytest.raises(Interrupted, match="after step 1; nothing is saved with fast_dev_run"):
+        fit(tmp_path, [Signal(signal.SIGTERM, step=0)], fast_dev_run=2)
 
 
 def test_a_run_is_not_mixed_with_the_checkpoint_of_another(tmp_path):

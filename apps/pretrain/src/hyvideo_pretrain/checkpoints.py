@@ -54,6 +54,8 @@ class Checkpoints(Checkpoint):
     checkpoint: in the midst of a step or of a validation, and from the last batch of an epoch to the end of what
     follows it.
 
+    With the trainer's `fast_dev_run` nothing is saved.
+
     Saved besides Lightning's own state are the random number generators of every process, and what is needed to publish
     the models of a module with `models()`.
 
@@ -62,7 +64,7 @@ class Checkpoints(Checkpoint):
         every: Optimizer steps between two checkpoints; None: these don't count.
         minutes: Minutes between two checkpoints; None: these don't count.
         keep: How many of the last ones stay. What `best` leads to stays too.
-        monitor: Name of a value, logged by the validation, that says which one is `best`, among those of the newest
+        monitor: Name of a value, logged by every validation, that says which one is `best`, among those of the newest
             stage of a curriculum; None: there is no such link. A checkpoint has a score where its very weights were
             validated.
         mode: Whether the best value is the smallest ("min") or the largest ("max").
@@ -150,7 +152,7 @@ class Checkpoints(Checkpoint):
         resumed = self._io.loaded if self._io is not None and trainer.ckpt_path is not None else None
         if resumed is not None and resumed.resolve().parent == self.folder.resolve():
             self._whole.add(self.folder / resumed.name)
-        elif holds_checkpoints(self.folder):
+        elif holds_checkpoints(self.folder) and not trainer.fast_dev_run:
             begins = "begin anew" if trainer.ckpt_path is None else f"go on from {trainer.ckpt_path}"
             raise CheckpointError(
                 f"{self.folder}: holds the checkpoints of a run; --resume goes on with it. To {begins}, name another "
@@ -188,10 +190,22 @@ class Checkpoints(Checkpoint):
             self._come_to_rest(trainer, save=False)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what was validated."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        """Save what was validated.
+
+        Raises:
+            CheckpointError: What is monitored was not logged; the check before the first step finds it out.
+        """
+        if trainer.state.fn != "fit":
             return
-        score = None if self.monitor is None else trainer.callback_metrics.get(self.monitor)
+        logged = trainer.callback_metrics
+        score = None if self.monitor is None else logged.get(self.monitor)
+        if self.monitor is not None and score is None and (logged or not trainer.sanity_checking):
+            raise CheckpointError(
+                f"the callback Checkpoints monitors {self.monitor!r}, which was not logged; there are: "
+                f"{', '.join(sorted(logged)) or 'none'}"
+            )
+        if trainer.sanity_checking:
+            return
         curriculum = curriculum_of(pl_module)  # at the end of the epoch, before it is saved, the next stage may begin
         self._judged = (
             trainer.global_step,
@@ -210,7 +224,7 @@ class Checkpoints(Checkpoint):
         self._signals.give_back()
         if self._io is not None and self._io.failed is not None:
             raise self._io.failed
-        if trainer.is_global_zero and not self._saves:
+        if trainer.is_global_zero and not self._saves and not trainer.fast_dev_run:
             self._mend()
         if self._signals.noted:
             done = f"trained to the end, {trainer.global_step} steps, before it stopped"
@@ -289,6 +303,8 @@ class Checkpoints(Checkpoint):
         return self._saved(trainer) if whole and there else self._latest()
 
     def _saved(self, trainer: Trainer) -> str:
+        if trainer.fast_dev_run:
+            return "nothing is saved with fast_dev_run"
         return f"saved {self.folder / step_name(trainer.global_step)}"
 
     def _latest(self) -> str:
@@ -307,6 +323,8 @@ class Checkpoints(Checkpoint):
         return of_steps or of_time
 
     def _save(self, trainer: Trainer) -> None:
+        if trainer.fast_dev_run:
+            return
         place = self.folder / step_name(trainer.global_step)
         how = None
         if trainer.is_global_zero:
@@ -397,7 +415,8 @@ def _is_between_steps(trainer: Trainer) -> bool:
     """Whether a resumed run could go on from here: at the end of a step, or where the next batch is asked for."""
     batch = trainer.fit_loop.epoch_loop.batch_progress.current
     within = not trainer.training or batch.ready != batch.processed
-    return not (within or _is_half_done(trainer) or _ends_epoch(trainer))
+    still_validates = batch.processed != batch.completed and _validates(trainer)
+    return not (within or still_validates or _is_half_done(trainer) or _ends_epoch(trainer))
 
 
 def _is_half_done(trainer: Trainer) -> bool:
