@@ -4,6 +4,8 @@ import gc
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -368,7 +370,7 @@ def test_what_cannot_be_stored_is_said_before_the_first_step(tmp_path):
     with pytest.raises(CheckpointError, match=r"^callbacks\.Holds\.seen: a builtins\.set can't be stored"):
         fit(tmp_path, [Holds()], model=model)
     assert model.drawn == []
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_what_cannot_be_stored_later_on_is_reported_until_it_can(tmp_path, caplog):
@@ -406,6 +408,43 @@ def test_two_runs_are_not_mixed(tmp_path):
     with pytest.raises(CheckpointError, match="holds the checkpoints of a run; --resume goes on"):
         fit(tmp_path, steps=2)
     fit(tmp_path / "other", steps=4, resume=tmp_path)
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    left = [tmp_path / ".step-00000009.staging-0123abcd", tmp_path / ".step-00000001.discarded-0123abcd"]
+    for path in left:
+        (path / "deep").mkdir(parents=True)
+    fit(tmp_path, steps=1)
+    assert [path.exists() for path in left] == [False, False]
+
+
+def test_two_runs_do_not_train_in_one_folder(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".step-00000009.staging-0123abcd").mkdir()
+    model, lock = Noisy(), f"import fcntl; file = open({str(tmp_path / 'a' / '.lock')!r}, 'w'); fcntl.lockf(file, 2)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{lock}; print(); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(CheckpointError, match=r"a: another run is writing here"):
+            fit(tmp_path / "a", model=model)
+    assert model.drawn == []
+    assert len(list((tmp_path / "a").iterdir())) == 2
+    fit(tmp_path / "a", steps=1)
+
+
+@pytest.mark.parametrize("ends", ["well", "with an error"])
+def test_a_run_that_has_ended_leaves_the_folder_to_others(tmp_path, ends):
+    if ends == "well":
+        fit(tmp_path, steps=2)
+    else:
+        with pytest.raises(RuntimeError, match="power cut"):
+            fit(tmp_path, [PowerCut(1)])
+    taken = (
+        "from hyvideo_pretrain.folder_lock import FolderLock as L, Path; import sys; print(L().take(Path(sys.argv[1])))"
+    )
+    found = subprocess.run([sys.executable, "-c", taken, tmp_path], check=True, capture_output=True, text=True)
+    assert found.stdout == "True\n"
 
 
 def test_a_trial_of_a_few_batches_saves_and_removes_nothing(tmp_path):

@@ -24,7 +24,8 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from hyvideo_pretrain.checkpoint_io import FolderCheckpointIO, Saving, own_optimizer_states, use_folders
-from hyvideo_pretrain.ranks import Ranks
+from hyvideo_pretrain.folder_lock import FolderLock
+from hyvideo_pretrain.ranks import Ranks, first_ones
 from hyvideo_pretrain.rng import random_state, restore_random_state
 from hyvideo_pretrain.run_folder import BEST, LATEST, checkpoints, holds_checkpoints, provenance, step_name, tidy
 from hyvideo_pretrain.signals import EXIT_CODES, Interrupted, StopSignals
@@ -98,6 +99,7 @@ class Checkpoints(Checkpoint):
         self.mode = mode
         self.background = background
         self._signals = StopSignals()
+        self._lock = FolderLock()
         self._first = _BeforeChanges(self)
         self._io: FolderCheckpointIO | None = None
         self._training = False
@@ -118,7 +120,8 @@ class Checkpoints(Checkpoint):
         """Take over saving and signals.
 
         Raises:
-            CheckpointError: The trainer was told to save in another way, or its strategy saves shards.
+            CheckpointError: The trainer was told to save in another way, its strategy saves shards, or another run
+                writes in the folder.
             OSError: The folder can't be made.
         """
         if isinstance(trainer.strategy, SHARDING):
@@ -134,9 +137,10 @@ class Checkpoints(Checkpoint):
             raise CheckpointError(
                 f"the callback Checkpoints writes folders, the trainer was given {other}; leave one out"
             )
-        if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            sweep(self.folder)
+        if first_ones(trainer.is_global_zero and not self._take_folder()):
+            raise CheckpointError(
+                f"{self.folder}: another run is writing here; name another folder, or wait for its end"
+            )
         # Lightning's handler of SIGTERM begins a collective wherever training happens to be, which can hang for ever.
         trainer._signal_connector = _Deaf(trainer)
         self.listen(trainer)
@@ -237,10 +241,12 @@ class Checkpoints(Checkpoint):
             exception.args = (f"{exception}; {self._rescue(trainer, exception)}",)
         self._training = False
         self._signals.give_back()
+        self._lock.release()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the signals to who had them before."""
+        """Leave the signals to who had them before, and the folder to who comes next."""
         self._signals.give_back()
+        self._lock.release()
         trainer.callbacks = [one for one in trainer.callbacks if one is not self._first]  # pyright: ignore[reportAttributeAccessIssue]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -272,6 +278,14 @@ class Checkpoints(Checkpoint):
         """Wait until nothing is being written."""
         if self._io is not None:
             self._io.wait()
+
+    def _take_folder(self) -> bool:
+        """Make the folder, and remove what killed runs left there, unless another run is there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = self._lock.take(self.folder)
+        if free:
+            sweep(self.folder)
+        return free
 
     def _come_to_rest(self, trainer: Trainer, *, save: bool) -> None:
         """At a place where nothing is half done: save if it is time, stop if anyone was told to."""
