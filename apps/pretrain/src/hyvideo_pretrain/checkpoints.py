@@ -156,7 +156,7 @@ class Checkpoints(Checkpoint):
         resumed = self._io.loaded if self._io is not None and trainer.ckpt_path is not None else None
         if resumed is not None and resumed.resolve().parent == self.folder.resolve():
             self._whole.add(self.folder / resumed.name)
-        elif holds_checkpoints(self.folder) and not trainer.fast_dev_run:
+        elif holds_checkpoints(self.folder) and not _is_trial(trainer):
             begins = "begin anew" if trainer.ckpt_path is None else f"go on from {trainer.ckpt_path}"
             raise CheckpointError(
                 f"{self.folder}: holds the checkpoints of a run; --resume goes on with it. To {begins}, name another "
@@ -228,7 +228,7 @@ class Checkpoints(Checkpoint):
         self._signals.give_back()
         if self._io is not None and self._io.failed is not None:
             raise self._io.failed
-        if trainer.is_global_zero and not self._saves and not trainer.fast_dev_run:
+        if trainer.is_global_zero and not self._saves and not _is_trial(trainer):
             self._mend()
         if self._signals.noted:
             done = f"trained to the end, {trainer.global_step} steps, before it stopped"
@@ -317,7 +317,7 @@ class Checkpoints(Checkpoint):
         return self._saved(trainer) if whole and there else self._latest()
 
     def _saved(self, trainer: Trainer) -> str:
-        if trainer.fast_dev_run:
+        if _is_trial(trainer):
             return "nothing is saved with fast_dev_run"
         return f"saved {self.folder / step_name(trainer.global_step)}"
 
@@ -337,7 +337,7 @@ class Checkpoints(Checkpoint):
         return of_steps or of_time
 
     def _save(self, trainer: Trainer) -> None:
-        if trainer.fast_dev_run:
+        if _is_trial(trainer):
             return
         place = self.folder / step_name(trainer.global_step)
         how = None
@@ -425,9 +425,14 @@ def launched_by_lightning(trainer: Trainer) -> bool:
     return isinstance(getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment)
 
 
+def _is_trial(trainer: Trainer) -> bool:
+    """Whether only a few batches are tried, by `fast_dev_run`."""
+    return bool(trainer.fast_dev_run)  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def _is_between_steps(trainer: Trainer) -> bool:
     """Whether a resumed run could go on from here: at the end of a step, or where the next batch is asked for."""
-    batch = trainer.fit_loop.epoch_loop.batch_progress.current
+    batch: Any = trainer.fit_loop.epoch_loop.batch_progress.current
     within = not trainer.training or batch.ready != batch.processed
     still_validates = batch.processed != batch.completed and _validates(trainer)
     return not (within or still_validates or _is_half_done(trainer) or _ends_epoch(trainer))

@@ -75,14 +75,14 @@ class Command(LightningCLI):
 
     def _find_newest(self) -> None:
         """Name the folder of the callback `Checkpoints` in place of the newest checkpoint."""
-        if self.config[self.subcommand].ckpt_path != NEWEST:
+        if self.config[str(self.subcommand)].ckpt_path != NEWEST:
             return
         mine = self._checkpoints()
         if mine is None:
             raise NothingToResume("the recipe has no callback hyvideo_pretrain.checkpoints.Checkpoints to resume from")
         if not holds_checkpoints(mine.folder):
             raise NothingToResume(f"nothing to resume in {mine.folder}; run without --resume")
-        self.config_init[self.subcommand]["ckpt_path"] = str(mine.folder)
+        self.config_init[str(self.subcommand)]["ckpt_path"] = str(mine.folder)
 
     def _checkpoints(self) -> Checkpoints | None:
         return next((one for one in self.trainer.checkpoint_callbacks if isinstance(one, Checkpoints)), None)

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 
 from hy_plugins import HyError
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 # Lines of jsonargparse that say nothing to a user, or repeat the value.
 _NOISE = re.compile(
