@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hy_weights import flatten_state, read_state, sweep
+from hy_weights import flatten_state, read_state
+from hy_weights.publish import locked
 from killed_run import FAULTS, Run, notes_of, prepare, train
 
 TOOLS = str(Path(__file__).parents[1] / "tools")
@@ -108,6 +109,7 @@ def killed(context, run, kill):
 
 
 def to_the_end(context, run):
+    await_workers(run.folder / "run")
     assert Started(context, run).ends() == "ended"
 
 
@@ -129,17 +131,23 @@ def assert_same(folder, whole, world=1):
         assert sorted(seen) == list(range(len(seen)))
         assert {number for number, _ in notes(folder, rank)} == set(seen)
         assert [number for number, note in notes(folder, rank) if note != seen[number]] == []
-    assert_swept(folder / "run")
+    assert not list((folder / "run").glob(".step-*"))  # of killed writers
 
 
-def assert_swept(folder):
-    """Nothing is left of killed writers, once workers that outlive them for seconds, with their locks, have ended."""
-    limit, left = time.monotonic() + 20, True
-    while left and time.monotonic() < limit:
-        sweep(folder)
-        left = [path.name for path in folder.iterdir() if path.name.startswith(".")]
-        time.sleep(0.5 if left else 0)
-    assert not left
+def await_workers(folder):
+    """Wait until workers that outlive a killed run for seconds, with the locks of its writer, have ended."""
+    limit = time.monotonic() + 20
+    while any(map(is_held, folder.glob(".step-*"))):
+        assert time.monotonic() < limit, "a worker outlives its run"
+        time.sleep(0.1)
+
+
+def is_held(folder):
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        return not locked(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +189,7 @@ def test_killed_fifty_times(processes, whole, tmp_path):
         while kill is None or killed(processes, run, kill) == "killed":
             hits += kill is not None
             kill = at_random(rng) if rng.random() < 0.5 else Kill(rng.choice(FAULTS))
+        to_the_end(processes, replace(run, resume=True))  # which it came to; this removes what is left
         assert_same(run.folder, whole.folder)
     print(f"{hits} kills of {runs} runs, seed {seed}")
 

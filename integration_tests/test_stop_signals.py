@@ -1,4 +1,4 @@
-"""The command in processes of its own: a scheduler's signal ends two of them with the code that means "try again"."""
+"""The command in processes of its own: a scheduler's signal ends it with the code that means "try again"."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hy_weights import read_manifest, verify
+from lightning.pytorch.demos.boring_classes import BoringDataModule
 
 RECIPE = """
 model:
@@ -40,7 +41,17 @@ def pretrain(tmp_path):
     def start(*options):
         command = [str(Path(sys.executable).parent / "hyvideo"), "pretrain", "fit", "--config", "recipe.yaml", *options]
         log = (tmp_path / f"log-{len(started)}").open("w")
-        started.append(subprocess.Popen(command, cwd=tmp_path, stderr=log, stdout=log, start_new_session=True))
+        paths = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
+        started.append(
+            subprocess.Popen(
+                command,
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": paths},
+                stderr=log,
+                stdout=log,
+                start_new_session=True,
+            )
+        )
         return started[-1]
 
     yield start
@@ -58,6 +69,28 @@ def starts_another(process):
             if b"LOCAL_RANK=1" in Path(f"/proc/{child}/environ").read_bytes():
                 return True
     return False
+
+
+class Slow(BoringDataModule):
+    """Tells that it looks at its data, which takes long."""
+
+    def prepare_data(self):
+        Path("looking").touch()
+        time.sleep(120)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+def test_a_signal_to_a_process_that_looks_at_its_data_ends_it_as_it_says(pretrain, tmp_path, number, code):
+    process = pretrain("--trainer.devices", "1", "--trainer.strategy", "auto", "--data", "test_stop_signals.Slow")
+    limit = time.monotonic() + 120
+    while not (tmp_path / "looking").exists():
+        assert process.poll() is None, (tmp_path / "log-0").read_text()
+        assert time.monotonic() < limit, "it does not begin"
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    assert process.wait(60) == code, (tmp_path / "log-0").read_text()
+    assert "stopped before the first step" in (tmp_path / "log-0").read_text()
+    assert "Traceback" not in (tmp_path / "log-0").read_text()
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux to see a process being started")

@@ -4,6 +4,8 @@ import gc
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from hy_weights import CheckpointError, flatten_state, read_manifest, read_state, state_folder
-from hyvideo_pretrain import checkpoint_io
+from hyvideo_pretrain import checkpoint_io, checkpoints, run_folder
 from hyvideo_pretrain.checkpoints import SHARDING, Checkpoints
 from hyvideo_pretrain.signals import Interrupted
 from lightning import Callback, LightningDataModule, Trainer
@@ -102,13 +104,12 @@ def fit(
     random.seed(0)
     model = model or Noisy()
     torch.manual_seed(1 if resume else 2)  # what a resumed run starts with has no say
-    changes = {"limit_val_batches": 0, "max_steps": steps, **changes}
+    changes = {"limit_val_batches": 0, "max_steps": steps, "num_sanity_val_steps": 0, **changes}
     trainer = Trainer(
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        num_sanity_val_steps=0,
         callbacks=[*callbacks, Checkpoints(str(folder), **{"every": every, **(options or {})})],
         **changes,
     )
@@ -260,6 +261,25 @@ def test_a_score_is_that_of_the_weights_that_were_validated(tmp_path):
     assert len(scores) == 6
 
 
+@pytest.mark.parametrize("checks", [0, 1])
+def test_a_score_that_is_not_logged_is_named_if_possible_before_the_training(tmp_path, checks):
+    plan = {"limit_val_batches": 1, "val_check_interval": 2, "num_sanity_val_steps": checks}
+    model = Noisy()
+    with pytest.raises(CheckpointError, match=r"monitors 'scor', which was not logged; there are: score(;|$)"):
+        fit(tmp_path, model=model, options={"monitor": "scor"}, **plan)
+    assert len(model.drawn) == (0 if checks else 2)
+
+
+def test_a_module_that_logs_nothing_in_the_check_before_the_training_may_do_so_later(tmp_path):
+    class Later(Noisy):
+        def validation_step(self, batch, batch_idx):
+            if not self.trainer.sanity_checking:
+                super().validation_step(batch, batch_idx)
+
+    fit(tmp_path, model=Later(), limit_val_batches=1, num_sanity_val_steps=1, options={"monitor": "score"})
+    assert (tmp_path / "best").exists()
+
+
 class TwoStages(LightningDataModule):
     """A curriculum that goes on at the end of every epoch."""
 
@@ -350,7 +370,7 @@ def test_what_cannot_be_stored_is_said_before_the_first_step(tmp_path):
     with pytest.raises(CheckpointError, match=r"^callbacks\.Holds\.seen: a builtins\.set can't be stored"):
         fit(tmp_path, [Holds()], model=model)
     assert model.drawn == []
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_what_cannot_be_stored_later_on_is_reported_until_it_can(tmp_path, caplog):
@@ -388,6 +408,97 @@ def test_two_runs_are_not_mixed(tmp_path):
     with pytest.raises(CheckpointError, match="holds the checkpoints of a run; --resume goes on"):
         fit(tmp_path, steps=2)
     fit(tmp_path / "other", steps=4, resume=tmp_path)
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    left = [tmp_path / ".step-00000009.staging-0123abcd", tmp_path / ".step-00000001.discarded-0123abcd"]
+    for path in left:
+        (path / "deep").mkdir(parents=True)
+    fit(tmp_path, steps=1)
+    assert [path.exists() for path in left] == [False, False]
+
+
+def test_two_runs_do_not_train_in_one_folder(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".step-00000009.staging-0123abcd").mkdir()
+    model, lock = Noisy(), f"import fcntl; file = open({str(tmp_path / 'a' / '.lock')!r}, 'w'); fcntl.lockf(file, 2)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{lock}; print(); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(CheckpointError, match=r"a: another run is writing here"):
+            fit(tmp_path / "a", model=model)
+    assert model.drawn == []
+    assert len(list((tmp_path / "a").iterdir())) == 2
+    fit(tmp_path / "a", steps=1)
+
+
+@pytest.mark.parametrize("ends", ["well", "with an error"])
+def test_a_run_that_has_ended_leaves_the_folder_to_others(tmp_path, ends):
+    if ends == "well":
+        fit(tmp_path, steps=2)
+    else:
+        with pytest.raises(RuntimeError, match="power cut"):
+            fit(tmp_path, [PowerCut(1)])
+    taken = (
+        "from hyvideo_pretrain.folder_lock import FolderLock as L, Path; import sys; print(L().take(Path(sys.argv[1])))"
+    )
+    found = subprocess.run([sys.executable, "-c", taken, tmp_path], check=True, capture_output=True, text=True)
+    assert found.stdout == "True\n"
+
+
+def test_a_trial_of_a_few_batches_saves_and_removes_nothing(tmp_path):
+    fit(tmp_path, steps=3, every=1, options={"keep": 9, "background": False})
+    for resume in (None, tmp_path):
+        fit(tmp_path, every=1, resume=resume, options={"keep": 1}, fast_dev_run=2)
+    assert steps_in(tmp_path) == [1, 2, 3]
+    with pytest.raises(Interrupted, match="after step 1; nothing is saved with fast_dev_run"):
+        fit(tmp_path, [Signal(signal.SIGTERM, step=0)], fast_dev_run=2)
+
+
+def test_a_run_is_not_mixed_with_the_checkpoint_of_another(tmp_path):
+    for name in "ab":
+        fit(tmp_path / name, steps=3, every=1, options={"keep": 9, "background": False})
+    with pytest.raises(
+        CheckpointError, match=r"a: holds the checkpoints .* To go on from .*step-00000002, name another"
+    ):
+        fit(tmp_path / "a", steps=4, resume=tmp_path / "b" / "step-00000002", options={"keep": 1})
+    assert steps_in(tmp_path / "a") == [1, 2, 3]
+    (tmp_path / "link").symlink_to("a")
+    fit(tmp_path / "a", steps=4, resume=tmp_path / "link" / "latest")
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_run_removes_nothing_before_it_trains(tmp_path, resumed):
+    fit(tmp_path, steps=4, every=1, options={"keep": 9, "background": False})
+    if resumed:
+        assert len(fit(tmp_path, steps=2, resume=tmp_path / "step-00000001", options={"keep": 2}).drawn) == 1
+        assert steps_in(tmp_path) == [2, 4]  # written last, and before
+        return
+    with pytest.raises(CheckpointError, match="holds the checkpoints of a run"):
+        fit(tmp_path, options={"keep": 1})
+    assert steps_in(tmp_path) == [1, 2, 3, 4]
+
+
+def test_a_resumed_run_with_nothing_left_to_train_mends_the_links(tmp_path, caplog, monkeypatch):
+    fit(tmp_path, steps=3, every=1, options={"keep": 9, "background": False})
+    (tmp_path / "latest").unlink()
+    (tmp_path / "latest").symlink_to("step-00000001")
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "tidy", lambda *_: os.symlink("there is", tmp_path / "step-00000001"))
+        fit(tmp_path, steps=3, resume=tmp_path)
+    assert "links and older checkpoints are as before" in caplog.text
+    assert fit(tmp_path, steps=3, resume=tmp_path).drawn == []
+    assert (tmp_path / "latest").resolve().name == "step-00000003"
+    assert steps_in(tmp_path) == [2, 3]
+
+
+def test_the_checkpoint_that_is_resumed_is_read_and_hashed_once(tmp_path, monkeypatch):
+    fit(tmp_path, steps=3, every=1, options={"background": False})
+    hashed, check = [], run_folder.verify
+    monkeypatch.setattr(run_folder, "verify", lambda path: (hashed.append(path.name), check(path)))
+    fit(tmp_path, steps=4, resume=tmp_path)
+    assert hashed == ["step-00000003"]
 
 
 def test_a_torn_checkpoint_that_the_run_comes_to_again_is_replaced(tmp_path):

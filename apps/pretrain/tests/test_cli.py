@@ -1,12 +1,15 @@
 """The command builds and runs what a recipe names, and says what is wrong with one."""
 
+import shutil
 import sys
+from typing import ClassVar
 
 import pytest
-from hy_weights import CheckpointError, verify
+import torch
+from hy_weights import CheckpointError, read_state, verify
 from hyvideo_pretrain import cli
 from hyvideo_pretrain.cli import expand, main
-from hyvideo_pretrain.config_errors import ConfigError
+from hyvideo_pretrain.config_errors import ConfigError, misfits_explained
 from hyvideo_pretrain.run_folder import NothingToResume
 from lightning.pytorch.demos.boring_classes import BoringModel
 
@@ -65,6 +68,30 @@ def test_a_named_checkpoint_is_resumed_and_one_that_is_none_refused(tmp_path, re
     assert main(["validate", "--config", str(recipe), "--ckpt_path", str(tmp_path / "run" / "latest")]) == 0
 
 
+class Shown(BoringModel):
+    """Notes the weights that an evaluation sees."""
+
+    seen: ClassVar[list[torch.Tensor]] = []
+
+    def on_validation_start(self) -> None:
+        self.seen.append(self.layer.weight.detach().clone())
+
+    on_test_start = on_predict_start = on_validation_start
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_an_evaluation_takes_the_newest_checkpoint(tmp_path, recipe, command):
+    recipe.write_text(recipe.read_text().replace(f"{BoringModel.__module__}.BoringModel", f"{__name__}.Shown"))
+    main(["fit", "--config", str(recipe)])
+    for path in ("--resume", "--ckpt_path=last"):
+        main([command, "--config", str(recipe), path, "--trainer.limit_val_batches", "1"])
+        trained = read_state((tmp_path / "run" / "latest").resolve())["state_dict"]["layer.weight"]
+        assert torch.equal(Shown.seen.pop(), trained)
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(NothingToResume, match="nothing to resume in"):
+        main([command, "--config", str(recipe), "--resume"])
+
+
 def test_resuming_nothing_is_refused(tmp_path, recipe):
     with pytest.raises(NothingToResume, match=r"nothing to resume in .*run; run without --resume"):
         main(["fit", "--config", str(recipe), "--resume"])
@@ -114,6 +141,44 @@ def test_what_a_class_refuses_is_said_in_a_line(recipe):
     recipe.write_text(recipe.read_text().replace(f"{BoringModel.__module__}.BoringModel", f"{__name__}.Picky"))
     with pytest.raises(ConfigError, match=r"^size is 3; at most 2$"):
         main(["fit", "--config", str(recipe), "--model.size", "3"])
+
+
+class Other(BoringModel):
+    """Of another width, or with another optimizer, from the second time on."""
+
+    def __init__(self, width: int = 2, parts: int = 1) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(32, width)
+        self.parts = parts
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        groups = [[self.layer.weight, self.layer.bias], [torch.nn.Parameter(torch.ones(1))]]
+        return torch.optim.SGD([{"params": group} for group in groups[: self.parts]], lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (
+            "--model.width=3",
+            r"of another model than the recipe's: size mismatch for layer\.weight: .*; give the recipe",
+        ),
+        ("--model.parts=2", "of another optimizer than the recipe's: loaded state dict has a different number of"),
+        ("--trainer.fast_dev_run=-1", r"^fast_dev_run=-1 is not a valid configuration\. It should be >= 0$"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_a_line(recipe, option, message):
+    recipe.write_text(recipe.read_text().replace(f"{BoringModel.__module__}.BoringModel", f"{__name__}.Other"))
+    main(["fit", "--config", str(recipe)])
+    with pytest.raises(ConfigError, match=message) as caught:
+        main(["fit", "--config", str(recipe), "--resume", "--trainer.max_steps=3", option])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError])
+def test_other_errors_keep_their_traceback(error):
+    with pytest.raises(error, match=r"^out of memory$"), misfits_explained():
+        raise error("out of memory")
 
 
 def test_a_damaged_checkpoint_is_said_and_the_one_before_taken(tmp_path, recipe, caplog):

@@ -37,7 +37,7 @@ class Module(BoringModel):
         return {"part": self.layer}
 
 
-def fit(*callbacks, resume=None):
+def fit(*callbacks, resume=None, **options):
     torch.manual_seed(0)
     module = Module()
     trainer = Trainer(
@@ -48,6 +48,7 @@ def fit(*callbacks, resume=None):
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=list(callbacks),
+        **options,
         **({} if any(isinstance(one, Checkpoints) for one in callbacks) else {"enable_checkpointing": False}),
     )
     trainer.fit(module, ckpt_path=resume)
@@ -84,6 +85,11 @@ def test_the_average_is_published_whatever_the_order_of_callbacks(tmp_path):
     fit(Publish(str(tmp_path / "b")), EMAWeightAveraging(decay=0.9))
     one, two = (read_tensors(tmp_path / name / "part")["weight"] for name in "ab")
     assert torch.equal(one, two)
+
+
+def test_a_trial_of_a_few_batches_is_not_published(tmp_path):
+    fit(Publish(str(tmp_path / "out")), fast_dev_run=True)
+    assert not (tmp_path / "out").exists()
 
 
 class NotTrained(Callback):

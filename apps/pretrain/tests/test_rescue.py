@@ -122,6 +122,7 @@ HALF_DONE = {
     "in the step": (Fails("on_before_optimizer_step", 4), {}, LATEST),
     "before the step": (Fails("on_train_batch_start", 4), {}, LATEST),
     "gradients of one batch of two": (Fails("on_train_batch_end", 4), PLANS["accumulated"], "there is no checkpoint"),
+    "before the validation": (Fails("on_train_batch_end", 2), PLANS["validated"], "there is no checkpoint"),
     "in the validation": (Fails("on_validation_batch_end", 5), PLANS["validated"], LATEST),
     "at the end of an epoch": (Fails("on_train_epoch_end", 5), {}, LATEST),
     "last batch of an epoch": (Fails("on_train_batch_end", 5), {}, LATEST),
@@ -133,6 +134,12 @@ def test_where_something_is_half_done_the_last_one_is_named(tmp_path, callback, 
     with pytest.raises(HyError, match=f"it went wrong; {told}$"):
         fit(tmp_path, callback, every=3, **plan)
     assert steps_in(tmp_path) == ([3] if told == LATEST else [])
+
+
+def test_after_a_validation_the_next_batch_is_between_two_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(Checkpoints, "on_validation_end", lambda *_: None)  # which saves
+    with pytest.raises(HyError, match=r"saved .*step-00000003$"):
+        fit(tmp_path, broken=3, **PLANS["validated"])
 
 
 def test_nothing_is_saved_twice(tmp_path, monkeypatch):

@@ -89,7 +89,7 @@ def test_a_torn_newest_is_said_and_the_one_before_is_taken(tmp_path, caplog):
 def test_nothing_whole_is_nothing_to_resume(tmp_path):
     save(tmp_path, 1)
     (tmp_path / "step-00000001" / "data").unlink()
-    with pytest.raises(NothingToResume, match="no checkpoint there is whole"):
+    with pytest.raises(NothingToResume, match=r"no checkpoint there is whole; remove them, or name another folder$"):
         newest_whole(tmp_path)
 
 

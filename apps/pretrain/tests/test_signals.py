@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 from hyvideo_pretrain.signals import Interrupted, StopSignals, hold_back, mask_restored
@@ -45,7 +46,7 @@ def test_a_schedulers_signal_is_held_back_until_somebody_listens():
     listening, before = StopSignals(), signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with mask_restored():
         hold_back()
-        os.kill(os.getpid(), signal.SIGUSR1)  # would end this process
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)  # would end this process
         child = subprocess.run(["sh", "-c", "kill -TERM $$; echo alive"], capture_output=True, text=True, check=True)
         assert child.stdout == "alive\n"
         assert listening.noted == 0

@@ -52,6 +52,14 @@ def test_only_scores_count_and_each_does():
     assert finish(curriculum)
 
 
+@pytest.mark.parametrize("score", [float("nan"), float("-inf")])
+def test_a_score_of_broken_weights_promotes_nobody(score):
+    curriculum = two(patience=1)
+    with pytest.raises(DataError, match=f"stage 'low' has patience with a score, and the validation gave {score}"):
+        curriculum.take_score(score)
+    assert not finish(curriculum)
+
+
 def test_each_stage_begins_anew():
     curriculum = Curriculum(
         [Stage(name=name, buckets=SMALL, batch_size=1, patience=1) for name in "ab"]

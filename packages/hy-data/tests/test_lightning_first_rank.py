@@ -13,6 +13,7 @@ from hy_data.errors import DataError
 from hy_data.lightning import BucketedShards
 from hy_data.lightning.ranks import on_first_rank
 from hy_data.world_packing import pack_world
+from hy_plugins import HyError
 
 IMAGES = Stage(name="images", scales=[16], aspects=[1.0], batch_size=3)
 
@@ -89,6 +90,15 @@ def test_an_error_of_the_first_ends_all(tmp_path):
             data.prepare_data()
         with pytest.raises(DataError, match="/nowhere holds no shards"):
             data.setup("fit")
+
+
+def test_who_is_told_to_stop_while_the_shards_are_indexed_stops(monkeypatch):
+    def stop(*_, **__):
+        raise HyError("told to stop")
+
+    monkeypatch.setattr("hy_data.lightning.bucketed.index_subsets", stop)
+    with pytest.raises(HyError, match="told to stop"):
+        BucketedShards("/somewhere", [IMAGES]).prepare_data()
 
 
 class Empty:

@@ -13,6 +13,7 @@ from hy_data.errors import DataError, Unreachable
 from hy_data.index import index_shard, index_shards
 from hy_data.places import find_shards, read_range, stamp
 from hy_data.shards import ClipSample, ShardWriter
+from hy_plugins import HyError
 
 pytest.importorskip("fsspec", reason="needs the extra train")
 pytest.importorskip("aiohttp", reason="needs the extra train")
@@ -178,6 +179,19 @@ def test_one_that_can_not_be_reached_is_an_error_and_no_fault(serve, tmp_path, p
     with pytest.raises(Unreachable, match=f"^{place} can't be read: .*[^: ]$"):
         index_shards([tmp_path / "shards", place], report=faults.append)
     assert not faults
+
+
+def test_who_is_told_to_stop_meanwhile_stops(monkeypatch):
+    def stop(_):
+        asked.append(1)
+        raise HyError("told to stop")
+
+    asked = []
+    monkeypatch.setattr("hy_data.places._system", stop)
+    for ask in (stamp, lambda place: read_range(place, 0, 1)):
+        with pytest.raises(HyError, match=r"^told to stop$"):
+            ask("http://localhost/one.tar")
+    assert len(asked) == 2
 
 
 def test_one_of_this_machine_that_can_not_be_read_is_an_error_too(serve, tmp_path):

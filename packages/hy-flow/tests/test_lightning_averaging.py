@@ -268,6 +268,49 @@ def test_a_callback_may_look_at_the_average(toys, toy_batches, trainer, loader):
     assert torch.equal(look.before, look.inside)
 
 
+class Loads(Callback):
+    """Gives a module the weights of another training, when all callbacks are set up."""
+
+    def on_fit_start(self, trainer, module):
+        torch.nn.init.constant_(module.backbone.layers[0].weight, 3.0)
+
+
+class LooksFirst(Callback):
+    """Looks at the average before the first step, and at what a checkpoint would hold of it in that step."""
+
+    def on_train_start(self, trainer, module):
+        with averaged(trainer, module):
+            self.seen = module.backbone.layers[0].weight.detach().clone()
+
+    def on_train_batch_start(self, trainer, module, *_):
+        average = next(one for one in trainer.callbacks if isinstance(one, EMA))
+        self.held = average._average_model.module.backbone.layers[0].weight.detach().clone()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("first", [True, False])
+def test_the_average_begins_with_what_was_loaded(toys, toy_batches, trainer, loader, precision, first):
+    average, look = EMA(0.8, precision), LooksFirst()
+    callbacks = [look, average] if first else [average, look]
+    fit = trainer(max_steps=1, callbacks=[*callbacks, Loads()])
+    fit.fit(FlowMatching(*toys), loader(toy_batches(1)))
+    assert look.seen.eq(3).all()
+    assert look.held.eq(3).all()
+
+
+def test_a_resumed_run_keeps_the_average_it_had(toys, toy_batches, trainer, resumable, stop_at, tmp_path):
+    def run(*callbacks, resume=None):
+        module = FlowMatching(*copy.deepcopy(toys), optimizer=partial(SGD, lr=0.5), warmup_steps=0)
+        average = EMA(0.8, update_every_n_steps=5)
+        fit = trainer(max_steps=4, callbacks=[average, *callbacks])
+        fit.fit(module, resumable(toy_batches(4)), ckpt_path=resume, weights_only=True)
+        return module.backbone.layers[0].weight
+
+    file = tmp_path / "middle.ckpt"
+    run(stop_at(2, file))
+    assert torch.equal(run(resume=file), run())
+
+
 class Counting(Callback):
     def on_train_batch_start(self, trainer, module, *_):
         module.backbone.calls.add_(7)

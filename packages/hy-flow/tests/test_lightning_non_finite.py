@@ -248,6 +248,17 @@ def test_the_norm_before_clipping_and_the_count_are_logged(toys, toy_batches, tr
     assert kept.values("train/skipped_steps") == {0: 0, 1: 1, 2: 1}
 
 
+def test_a_note_that_cannot_be_written_is_told_and_the_run_goes_on(
+    toys, toy_batches, trainer, loader, tmp_path, caplog
+):
+    (tmp_path / "file").write_text("")
+    batches = spoiled(toy_batches(3, size=4), 1)
+    _, skip, fit = run(toys, trainer, loader, batches, skip=SkipNonFinite(str(tmp_path / "file" / "log")))
+    assert (skip.skipped, fit.global_step) == (1, 3)
+    assert "skipped-steps-0.jsonl can't be written: [Errno" in caplog.text
+    assert '"keys": ["clip 1.0", ' in caplog.text
+
+
 def test_patience_below_one_is_refused():
     with pytest.raises(FlowError, match="patience is 0; it must be at least 1"):
         SkipNonFinite(patience=0)

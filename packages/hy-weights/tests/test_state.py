@@ -131,6 +131,8 @@ class Late:
         (np.datetime64("2020"), "datetime64"),
         (torch.ones(2).to_sparse(), "sparse or quantized"),
         (torch.ones(2, device="meta"), "on meta"),
+        (torch.ones(2, dtype=torch.complex64), "torch.complex64"),
+        (torch.ones(2).to(torch.uint16), "torch.uint16"),
     ],
 )
 def test_anything_else_is_refused_by_place_and_name(value, what):

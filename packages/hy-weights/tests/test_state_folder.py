@@ -104,7 +104,7 @@ def test_a_full_disk_leaves_the_older_one(folder, monkeypatch):
 
 def test_what_safetensors_cannot_hold_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"'phase' is of torch\.complex64"):
-        write_state(tmp_path / "x", *flatten_state({"phase": torch.zeros(1, dtype=torch.complex64)}), {})
+        write_state(tmp_path / "x", {"$tensor": "phase"}, {"phase": torch.zeros(1, dtype=torch.complex64)}, {})
     assert not list(tmp_path.iterdir())
 
 

@@ -48,10 +48,12 @@ class FolderCheckpointIO(CheckpointIO):
 
     Attributes:
         failed: Why the last write that was told how (see `Saving`) failed; None if it did not.
+        loaded: The checkpoint that was read last, which was whole; None as long as none was.
     """
 
     def __init__(self) -> None:
         self.failed: Exception | None = None
+        self.loaded: Path | None = None
         self._snapshot = Snapshot()
         self._writer: ThreadPoolExecutor | None = None
         self._writing: Future[None] | None = None
@@ -107,7 +109,9 @@ class FolderCheckpointIO(CheckpointIO):
         checked, error = first_ones((checked, error))
         if error is not None:
             raise error
-        return read_state(checked, check=False, mapped=True)
+        state = read_state(checked, check=False, mapped=True)
+        self.loaded = checked
+        return state
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint."""

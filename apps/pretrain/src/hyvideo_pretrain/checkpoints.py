@@ -24,7 +24,8 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from hyvideo_pretrain.checkpoint_io import FolderCheckpointIO, Saving, own_optimizer_states, use_folders
-from hyvideo_pretrain.ranks import Ranks
+from hyvideo_pretrain.folder_lock import FolderLock
+from hyvideo_pretrain.ranks import Ranks, first_ones
 from hyvideo_pretrain.rng import random_state, restore_random_state
 from hyvideo_pretrain.run_folder import BEST, LATEST, checkpoints, holds_checkpoints, provenance, step_name, tidy
 from hyvideo_pretrain.signals import EXIT_CODES, Interrupted, StopSignals
@@ -54,6 +55,8 @@ class Checkpoints(Checkpoint):
     checkpoint: in the midst of a step or of a validation, and from the last batch of an epoch to the end of what
     follows it.
 
+    With the trainer's `fast_dev_run` nothing is saved.
+
     Saved besides Lightning's own state are the random number generators of every process, and what is needed to publish
     the models of a module with `models()`.
 
@@ -62,7 +65,7 @@ class Checkpoints(Checkpoint):
         every: Optimizer steps between two checkpoints; None: these don't count.
         minutes: Minutes between two checkpoints; None: these don't count.
         keep: How many of the last ones stay. What `best` leads to stays too.
-        monitor: Name of a value, logged by the validation, that says which one is `best`, among those of the newest
+        monitor: Name of a value, logged by every validation, that says which one is `best`, among those of the newest
             stage of a curriculum; None: there is no such link. A checkpoint has a score where its very weights were
             validated.
         mode: Whether the best value is the smallest ("min") or the largest ("max").
@@ -96,9 +99,11 @@ class Checkpoints(Checkpoint):
         self.mode = mode
         self.background = background
         self._signals = StopSignals()
+        self._lock = FolderLock()
         self._first = _BeforeChanges(self)
         self._io: FolderCheckpointIO | None = None
         self._training = False
+        self._saves = False
         self._saved_step = 0
         self._saved_time = 0.0
         self._whole: set[Path] = set()
@@ -115,7 +120,8 @@ class Checkpoints(Checkpoint):
         """Take over saving and signals.
 
         Raises:
-            CheckpointError: The trainer was told to save in another way, or its strategy saves shards.
+            CheckpointError: The trainer was told to save in another way, its strategy saves shards, or another run
+                writes in the folder.
             OSError: The folder can't be made.
         """
         if isinstance(trainer.strategy, SHARDING):
@@ -131,11 +137,10 @@ class Checkpoints(Checkpoint):
             raise CheckpointError(
                 f"the callback Checkpoints writes folders, the trainer was given {other}; leave one out"
             )
-        if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            sweep(self.folder)
-            if holds_checkpoints(self.folder):  # a killed run may not have come to it, and this one not save again
-                tidy(self.folder, self.keep, self.mode, self._whole)
+        if first_ones(trainer.is_global_zero and not self._take_folder()):
+            raise CheckpointError(
+                f"{self.folder}: another run is writing here; name another folder, or wait for its end"
+            )
         # Lightning's handler of SIGTERM begins a collective wherever training happens to be, which can hang for ever.
         trainer._signal_connector = _Deaf(trainer)
         self.listen(trainer)
@@ -146,11 +151,15 @@ class Checkpoints(Checkpoint):
         """Refuse to mix two runs in one folder.
 
         Raises:
-            CheckpointError: It holds checkpoints, and none is resumed.
+            CheckpointError: It holds checkpoints, and none of them is resumed.
         """
-        if trainer.ckpt_path is None and holds_checkpoints(self.folder):
+        resumed = self._io.loaded if self._io is not None and trainer.ckpt_path is not None else None
+        if resumed is not None and resumed.resolve().parent == self.folder.resolve():
+            self._whole.add(self.folder / resumed.name)
+        elif holds_checkpoints(self.folder) and not _is_trial(trainer):
+            begins = "begin anew" if trainer.ckpt_path is None else f"go on from {trainer.ckpt_path}"
             raise CheckpointError(
-                f"{self.folder}: holds the checkpoints of a run; --resume goes on with it. To begin anew, name another "
+                f"{self.folder}: holds the checkpoints of a run; --resume goes on with it. To {begins}, name another "
                 "folder, or remove them"
             )
 
@@ -185,10 +194,22 @@ class Checkpoints(Checkpoint):
             self._come_to_rest(trainer, save=False)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what was validated."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        """Save what was validated.
+
+        Raises:
+            CheckpointError: What is monitored was not logged; the check before the first step finds it out.
+        """
+        if trainer.state.fn != "fit":
             return
-        score = None if self.monitor is None else trainer.callback_metrics.get(self.monitor)
+        logged = trainer.callback_metrics
+        score = None if self.monitor is None else logged.get(self.monitor)
+        if self.monitor is not None and score is None and (logged or not trainer.sanity_checking):
+            raise CheckpointError(
+                f"the callback Checkpoints monitors {self.monitor!r}, which was not logged; there are: "
+                f"{', '.join(sorted(logged)) or 'none'}"
+            )
+        if trainer.sanity_checking:
+            return
         curriculum = curriculum_of(pl_module)  # at the end of the epoch, before it is saved, the next stage may begin
         self._judged = (
             trainer.global_step,
@@ -207,6 +228,8 @@ class Checkpoints(Checkpoint):
         self._signals.give_back()
         if self._io is not None and self._io.failed is not None:
             raise self._io.failed
+        if trainer.is_global_zero and not self._saves and not _is_trial(trainer):
+            self._mend()
         if self._signals.noted:
             done = f"trained to the end, {trainer.global_step} steps, before it stopped"
             self._stop(trainer, self._signals.noted, done)
@@ -218,10 +241,12 @@ class Checkpoints(Checkpoint):
             exception.args = (f"{exception}; {self._rescue(trainer, exception)}",)
         self._training = False
         self._signals.give_back()
+        self._lock.release()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the signals to who had them before."""
+        """Leave the signals to who had them before, and the folder to who comes next."""
         self._signals.give_back()
+        self._lock.release()
         trainer.callbacks = [one for one in trainer.callbacks if one is not self._first]  # pyright: ignore[reportAttributeAccessIssue]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -254,6 +279,14 @@ class Checkpoints(Checkpoint):
         if self._io is not None:
             self._io.wait()
 
+    def _take_folder(self) -> bool:
+        """Make the folder, and remove what killed runs left there, unless another run is there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = self._lock.take(self.folder)
+        if free:
+            sweep(self.folder)
+        return free
+
     def _come_to_rest(self, trainer: Trainer, *, save: bool) -> None:
         """At a place where nothing is half done: save if it is time, stop if anyone was told to."""
         assert self._ranks is not None
@@ -284,6 +317,8 @@ class Checkpoints(Checkpoint):
         return self._saved(trainer) if whole and there else self._latest()
 
     def _saved(self, trainer: Trainer) -> str:
+        if _is_trial(trainer):
+            return "nothing is saved with fast_dev_run"
         return f"saved {self.folder / step_name(trainer.global_step)}"
 
     def _latest(self) -> str:
@@ -302,6 +337,8 @@ class Checkpoints(Checkpoint):
         return of_steps or of_time
 
     def _save(self, trainer: Trainer) -> None:
+        if _is_trial(trainer):
+            return
         place = self.folder / step_name(trainer.global_step)
         how = None
         if trainer.is_global_zero:
@@ -318,6 +355,7 @@ class Checkpoints(Checkpoint):
                 lambda: self._tidy(place),
             )
         trainer.save_checkpoint(place, storage_options=how)
+        self._saves = True
         self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
 
@@ -325,6 +363,13 @@ class Checkpoints(Checkpoint):
         """After one was written."""
         self._whole.add(place)
         tidy(self.folder, self.keep, self.mode, self._whole)
+
+    def _mend(self) -> None:
+        """Where nothing was left to train, nothing was saved: do what a killed run had not come to."""
+        try:
+            tidy(self.folder, self.keep, self.mode, self._whole)
+        except (CheckpointError, OSError) as error:
+            log.warning("%s: links and older checkpoints are as before: %s", self.folder, error)
 
     def _stop(self, trainer: Trainer, code: int, message: str) -> None:
         """End the run; a process that Lightning started ends well, since it kills all others when one does not."""
@@ -380,11 +425,17 @@ def launched_by_lightning(trainer: Trainer) -> bool:
     return isinstance(getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment)
 
 
+def _is_trial(trainer: Trainer) -> bool:
+    """Whether only a few batches are tried, by `fast_dev_run`."""
+    return bool(trainer.fast_dev_run)  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def _is_between_steps(trainer: Trainer) -> bool:
     """Whether a resumed run could go on from here: at the end of a step, or where the next batch is asked for."""
-    batch = trainer.fit_loop.epoch_loop.batch_progress.current
+    batch: Any = trainer.fit_loop.epoch_loop.batch_progress.current
     within = not trainer.training or batch.ready != batch.processed
-    return not (within or _is_half_done(trainer) or _ends_epoch(trainer))
+    still_validates = batch.processed != batch.completed and _validates(trainer)
+    return not (within or still_validates or _is_half_done(trainer) or _ends_epoch(trainer))
 
 
 def _is_half_done(trainer: Trainer) -> bool:

@@ -9,7 +9,7 @@ from lightning.pytorch.cli import LightningCLI
 
 from hyvideo_pretrain.checkpoint_io import use_folders
 from hyvideo_pretrain.checkpoints import Checkpoints, launched_by_lightning
-from hyvideo_pretrain.config_errors import ConfigError, Parser, explain
+from hyvideo_pretrain.config_errors import ConfigError, Parser, explain, misfits_explained
 from hyvideo_pretrain.progress_bar import without_false_total
 from hyvideo_pretrain.publish_command import publish
 from hyvideo_pretrain.recipes import bundled, with_recipes
@@ -52,23 +52,40 @@ class Command(LightningCLI):
         without_false_total(self.trainer)
 
     def before_fit(self) -> None:
-        """Find what to resume: the folder of the callback `Checkpoints`; let it hear a scheduler while processes start.
+        """Find what to resume, and let `Checkpoints` hear signals while processes start and data is looked at.
 
         Raises:
             NothingToResume: There is no checkpoint, or no such callback.
         """
-        mine = next((one for one in self.trainer.checkpoint_callbacks if isinstance(one, Checkpoints)), None)
-        if self.config.fit.ckpt_path == NEWEST:
-            if mine is None:
-                raise NothingToResume(
-                    "the recipe has no callback hyvideo_pretrain.checkpoints.Checkpoints to resume from"
-                )
-            if not holds_checkpoints(mine.folder):
-                raise NothingToResume(f"nothing to resume in {mine.folder}; run without --resume")
-            self.config_init["fit"]["ckpt_path"] = str(mine.folder)
-        if mine is not None and launched_by_lightning(self.trainer):
+        self._find_newest()
+        mine = self._checkpoints()
+        if mine is None:
+            return
+        if launched_by_lightning(self.trainer):
             mine.listen(self.trainer, HELD)
             hold_back()
+        else:
+            mine.listen(self.trainer)
+
+    def before_validate(self) -> None:
+        """Find the checkpoint; raises `NothingToResume` like `before_fit`."""
+        self._find_newest()
+
+    before_test = before_predict = before_validate
+
+    def _find_newest(self) -> None:
+        """Name the folder of the callback `Checkpoints` in place of the newest checkpoint."""
+        if self.config[str(self.subcommand)].ckpt_path != NEWEST:
+            return
+        mine = self._checkpoints()
+        if mine is None:
+            raise NothingToResume("the recipe has no callback hyvideo_pretrain.checkpoints.Checkpoints to resume from")
+        if not holds_checkpoints(mine.folder):
+            raise NothingToResume(f"nothing to resume in {mine.folder}; run without --resume")
+        self.config_init[str(self.subcommand)]["ckpt_path"] = str(mine.folder)
+
+    def _checkpoints(self) -> Checkpoints | None:
+        return next((one for one in self.trainer.checkpoint_callbacks if isinstance(one, Checkpoints)), None)
 
 
 def main(argv: Sequence[str], prog: str = "hyvideo pretrain") -> int:
@@ -83,7 +100,7 @@ def main(argv: Sequence[str], prog: str = "hyvideo pretrain") -> int:
         The exit code; an interrupted run raises `Interrupted`.
 
     Raises:
-        ConfigError: The recipe or an option is wrong, or there is no such recipe.
+        ConfigError: The recipe or an option is wrong, there is no such recipe, or a checkpoint does not fit it.
     """
     if list(argv[:1]) == ["publish"]:
         return publish(argv[1:])
@@ -91,7 +108,7 @@ def main(argv: Sequence[str], prog: str = "hyvideo pretrain") -> int:
         warnings.filterwarnings("ignore", f".*{text}.*")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    with mask_restored():
+    with mask_restored(), misfits_explained():
         Command(
             LightningModule,
             LightningDataModule,

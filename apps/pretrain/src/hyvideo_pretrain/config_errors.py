@@ -3,11 +3,15 @@
 import difflib
 import inspect
 import re
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NoReturn
 
 from hy_plugins import HyError
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser
 
 # Lines of jsonargparse that say nothing to a user, or repeat the value.
@@ -33,6 +37,34 @@ class Parser(LightningArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)
         raise ConfigError(explain(message)) from ex
+
+
+@contextmanager
+def misfits_explained() -> Iterator[None]:
+    """Say in a line what Lightning refuses, and what of a checkpoint does not fit the recipe.
+
+    Raises:
+        ConfigError: The trainer's settings contradict each other or this machine, or a state is that of another model
+            or another optimizer.
+    """
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise ConfigError(_in_a_line(str(error))) from error
+    except (RuntimeError, ValueError) as error:
+        kind, _, faults = str(error).partition("\n")
+        of = "optimizer" if kind.startswith("loaded state dict ") else "model"
+        if of == "model" and not kind.startswith("Error(s) in loading state_dict "):
+            raise
+        raise ConfigError(
+            f"the checkpoint is of another {of} than the recipe's: {_in_a_line(faults or kind)}; give the recipe that "
+            "it was made with, or begin a new run with its weights: `hyvideo pretrain publish` writes them, the "
+            "callback hyvideo_pretrain.start_from.StartFrom loads them"
+        ) from error
+
+
+def _in_a_line(message: str) -> str:
+    return textwrap.shorten(message, 400, placeholder=" …").rstrip(".")
 
 
 def explain(message: str) -> str:

@@ -81,8 +81,8 @@ class Publish(Callback):
         self._averages = None
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the folder, on one process only."""
-        if not trainer.is_global_zero:
+        """Write the folder, on one process only; a trial of a few batches (`fast_dev_run`) is not published."""
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             return
         if self._averages is not None:
             pl_module.load_state_dict(self._averages, strict=pl_module.strict_loading)

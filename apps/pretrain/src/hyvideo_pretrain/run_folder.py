@@ -87,7 +87,9 @@ def newest_whole(folder: Path) -> Path:
     for saved in reversed(readable):
         if not _is_torn(saved.path, "the one before is taken"):
             return saved.path
-    raise NothingToResume(f"nothing to resume in {folder}: no checkpoint there is whole; run without --resume")
+    raise NothingToResume(
+        f"nothing to resume in {folder}: no checkpoint there is whole; remove them, or name another folder"
+    )
 
 
 def tidy(folder: Path, keep: int, mode: str, known: set[Path]) -> None:

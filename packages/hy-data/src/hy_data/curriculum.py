@@ -70,7 +70,15 @@ class Curriculum:
 
         Args:
             score: higher is better.
+
+        Raises:
+            DataError: when it is not a number, or minus infinity: no comparison with it means anything.
         """
+        if math.isnan(score) or score == -math.inf:
+            raise DataError(
+                f"stage {self.current.name!r} has patience with a score, and the validation gave {score}: the weights "
+                "or the data validated on are broken; go on from an earlier checkpoint, with a lower learning rate"
+            )
         if score > self._best + self.current.min_delta:
             self._best, self._waited = score, 0
         else:

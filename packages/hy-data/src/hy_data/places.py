@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
+from hy_plugins import HyError
 from webdataset.shardlists import expand_urls
 
 from hy_data.errors import DataError, MissingFootage, Unreachable
@@ -169,7 +170,7 @@ def _again(ask: Callable[[], T]) -> T:
     for attempt in range(_ATTEMPTS):
         try:
             return ask()
-        except DataError:
+        except HyError:
             raise
         # A server's mood: which error it shows as differs by the kind of URL. Of http, fsspec takes any for a file that
         # is not there.
@@ -195,7 +196,7 @@ def _told(place: str) -> Iterator[None]:
     """Say of any refusal which place it is about."""
     try:
         yield
-    except DataError:
+    except HyError:  # ours, or that of who is told to stop meanwhile
         raise
     except Exception as error:  # aiohttp's, botocore's …: fsspec hands its back ends' own errors on
         cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from hy_weights.errors import CheckpointError
+from hy_weights.stream import DTYPE_NAMES
 
 _PLAIN = (type(None), bool, int, str)
 _NUMERIC = "biuf"  # NumPy's kinds of numbers: booleans, whole ones with and without sign, floats
@@ -123,6 +124,10 @@ class _Flattener:
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             what = "on meta" if tensor.is_meta else "sparse or quantized"
             raise CheckpointError(f"{name}: a tensor that is {what} can't be stored")
+        if tensor.dtype not in DTYPE_NAMES:
+            raise CheckpointError(
+                f"{name}: a tensor of {tensor.dtype} can't be stored: safetensors files can't hold it"
+            )
         name = name or "tensor"
         while name in self.tensors:  # {"a.b": …} beside {"a": {"b": …}}
             name += "'"

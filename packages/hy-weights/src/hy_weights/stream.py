@@ -14,7 +14,7 @@ from hy_weights.errors import CheckpointError
 from hy_weights.finite import is_finite, require_finite
 from hy_weights.layout import outline
 
-_NAMES = {
+DTYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -28,6 +28,7 @@ _NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+"""Number formats that are written, and what safetensors files call them."""
 _ALIGNMENT = 8
 
 
@@ -106,10 +107,10 @@ def _header(
     end = 0
     for key in order:
         tensor = outlines[key]
-        if tensor.dtype not in _NAMES:
+        if tensor.dtype not in DTYPE_NAMES:
             raise CheckpointError(f"{source}: tensor {key!r} is of {tensor.dtype}, which safetensors files can't hold")
         begin, end = end, end + tensor.nbytes
-        table[key] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        table[key] = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(table, separators=(",", ":")).encode()
     return text + b" " * (-len(text) % _ALIGNMENT), end
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hy_plugins import HyError
 
 from hy_data.batch_plan import BatchPlan
 from hy_data.captions import captions_of, short_caption
@@ -119,7 +118,7 @@ class BucketedShards(NumberedBatches):
 
     def prepare_data(self) -> None:
         """Index the shards, on the first rank: here the others wait for it as long as it takes."""
-        with suppress(HyError):  # which `setup` raises, on all ranks
+        with suppress(DataError):  # which `setup` raises, on all ranks
             self._clips = self._parted()
 
     def setup(self, stage: str) -> None:

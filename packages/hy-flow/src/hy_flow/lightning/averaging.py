@@ -60,6 +60,7 @@ class EMA(EMAWeightAveraging):
         self.precision: torch.dtype = getattr(torch, precision)
         self._average = get_ema_multi_avg_fn(decay)
         self._replaced: list[_Replaced] = []
+        self._begins = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copy the model."""
@@ -69,9 +70,18 @@ class EMA(EMAWeightAveraging):
             self._average_model.module.to(dtype=self.precision)
             self._average_model.n_averaged = self._average_model.n_averaged.cpu()  # asked for in every step
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell a run that begins from one that is resumed."""
+        self._begins = trainer.ckpt_path is None
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count from here on: of a run that `SkipNonFinite` ended, the last step may not have been looked at."""
+        """Begin with what the weights are by now, such as another training's; a resumed run has its average.
+
+        Count from here on: of a run that `SkipNonFinite` ended, the last step may not have been looked at.
+        """
         self._latest_update_step = trainer.global_step
+        self._begin(pl_module)
+        self._begins = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -118,8 +128,17 @@ class EMA(EMAWeightAveraging):
             self._put_in(pl_module)
 
     @torch.no_grad()
+    def _begin(self, module: LightningModule) -> None:
+        """Until training begins, let the average be the weights."""
+        assert self._average_model is not None
+        if self._begins:
+            for own, average in zip(_tensors(module), _tensors(self._average_model.module), strict=True):
+                average.copy_(own)
+
+    @torch.no_grad()
     def _put_in(self, module: LightningModule) -> None:
         assert self._average_model is not None
+        self._begin(module)  # the check before the training, and callbacks that stand before this one, look at it
         for own, average in zip(_tensors(module), _tensors(self._average_model.module), strict=True):
             kept = None if own.dtype == average.dtype else own.detach().to(average.device, copy=True)
             if kept is None:

@@ -97,9 +97,12 @@ class SkipNonFinite(Callback):
             "batches": self._batches,
         }
         file = Path(self.folder or trainer.default_root_dir) / f"skipped-steps-{trainer.global_rank}.jsonl"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(line) + "\n")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(line) + "\n")
+        except OSError as error:  # a full disk is no reason to end a training
+            log.warning("%s can't be written: %s. It lacks %s", file, error, json.dumps(line))
         log.warning("step %d skipped: its loss or gradient is not finite; see %s", trainer.global_step, file)
         if self.in_a_row % self.patience == 0:
             self._diverged = Diverged(
