@@ -31,8 +31,10 @@ _TELL_AFTER = 2
 class Latents(Protocol):
     """Where latents are kept, such as `hy_data.lightning.LatentCache`."""
 
-    store: Iterable[str]
-    """The keys of what is kept."""
+    @property
+    def store(self) -> Iterable[str]:
+        """The keys of what is kept."""
+        ...
 
     def key(self, item: Any) -> str:
         """The key of an item's latent in the store."""
