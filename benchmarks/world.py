@@ -35,7 +35,7 @@ from hy_vae3d import load_vae
 from machine import machine
 from torch import Tensor
 
-CLIPS, SIZE, FRAMES = 15_000, 48, 9
+CLIPS, SIZE, FRAMES = 6000, 48, 9
 SHIFT = 3.0
 SHOWN = 12
 _BATCH = 52
