@@ -26,7 +26,7 @@ from hy_vae3d.fitting import VAEMemoryError, fitting_tiling
 from hy_vae3d.pixels import to_levels
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from torch import Tensor, nn
+from torch import Tensor
 
 from hyvideo_pretrain.bundled import model_folder
 
@@ -110,7 +110,7 @@ class SampleSheets(Callback):
                 f"{frames} frames of {width}x{height} do not fit the autoencoder: frames are {ct}n+1, width and height "
                 f"multiples of {cw} and {ch}"
             )
-        if isinstance(decoder, nn.Module):
+        if hasattr(decoder, "parameters"):
             decoder.eval()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -155,7 +155,7 @@ class SampleSheets(Callback):
     def _working(self, module: LightningModule) -> Iterator[Any]:
         """The decoder, ready to decode; one of our own leaves the device again."""
         decoder = self._decoder(module)
-        if not isinstance(decoder, nn.Module) or self.autoencoder is None:
+        if not hasattr(decoder, "parameters") or self.autoencoder is None:
             yield decoder
             return
         if isinstance(decoder, VAE3D):

@@ -94,8 +94,10 @@ def _ours(folder: Path) -> Parts:
     )
 
 
-def _counted(sampling: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Give counts as whole numbers; a recipe's parser may have taken them for floats."""
+def _counted(sampling: Any) -> Any:
+    """Give counts as whole numbers: a recipe's parser may have taken them for floats. Who uses it judges the rest."""
+    if not isinstance(sampling, Mapping):
+        return sampling
     return {
         name: int(value) if name in _COUNTS and isinstance(value, float) and value.is_integer() else value
         for name, value in sampling.items()
