@@ -29,6 +29,7 @@ NOISE = (
     "does not have many workers",
     "The `srun`",
     "no `val_dataloader`",
+    "across ranks is zero",  # of the loaders of a run without validation
     "is not supported by the model summary",
 )
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
